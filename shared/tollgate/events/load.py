@@ -1,0 +1,300 @@
+"""Use case: move records from the log into ClickHouse, each event counted once.
+
+Order of writes: events, event_keys, outcomes, ledger; then the log may forget. Every row carries its
+position and every decision depends only on the log before it, so whatever is written twice (a crash
+between two writes, a second loader) is the same row twice and counts once.
+"""
+
+import logging
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from time import monotonic
+
+import numpy as np
+
+from tollgate.core.clock import Clock
+from tollgate.core.errors import PermanentFault, TollgateError
+from tollgate.events.batch import DEAD, OUTCOMES, STORED, Batch, open_batch
+from tollgate.events.claims import Window, decide
+from tollgate.events.dedupe import SeenKeys
+from tollgate.events.ledger import Frontier, read_frontier
+from tollgate.events.record import PREAMBLE
+from tollgate.events.rows import (
+    CLAIM_COLUMNS,
+    EVENT_COLUMNS,
+    LEDGER_COLUMNS,
+    OUTCOME_COLUMNS,
+    event_rows,
+    ledger_rows,
+    outcome_rows,
+)
+from tollgate.platform.clickhouse import DATABASE, BadRows, ClickHouse
+from tollgate.platform.event_log import EventLog, StoredRecord
+
+_log = logging.getLogger(__name__)
+DAY_US = 86_400_000_000
+_READ_BYTES = 16 << 20
+_IDLE_SECONDS = 0.5
+_BACKOFF_SECONDS_FIRST = 0.1
+_BACKOFF_SECONDS_MAX = 5.0
+_REBUILD_ROWS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadLimits:
+    """Bounds of one batch.
+
+    Attributes:
+        events_max: events in a batch (a batch holds whole records, so one record more at most).
+        wait_ms: how long a batch is gathered, from the append of its first record.
+        window_us: how long a key is claimed; 0: for ever.
+    """
+
+    events_max: int
+    wait_ms: int
+    window_us: int
+
+
+@dataclass(slots=True, kw_only=True)
+class LoadProgress:
+    """What a loader has done since it started; read by `/metrics`.
+
+    Attributes:
+        counts: events by outcome.
+        batches, failures: batches written, and tries that failed and were repeated.
+        frontier: last offset loaded.
+        loaded_through_us: append time of the last record loaded.
+        last_failure: what the last failed try met; "" once a batch was written.
+    """
+
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
+    batches: int = 0
+    failures: int = 0
+    frontier: int = -1
+    loaded_through_us: int = 0
+    seconds: float = 0.0  # tidy: allow-float -- time spent writing, not a quantity
+    last_failure: str = ""
+    ready: bool = False
+
+
+class Loader:
+    """Loads one partition. `run` belongs to one thread."""
+
+    def __init__(
+        self,
+        *,
+        log: EventLog,
+        partition: int,
+        clickhouse: ClickHouse,
+        frontier: Frontier,
+        limits: LoadLimits,
+        clock: Clock,
+    ) -> None:
+        self._log = log
+        self._partition = partition
+        self._clickhouse = clickhouse
+        self._frontier = frontier
+        self._limits = limits
+        self._clock = clock
+        self._seen = SeenKeys()
+        self._held: deque[StoredRecord] = deque()
+        self._read_through = -1
+        self._day = -1
+        self.progress = LoadProgress()
+
+    @property
+    def seen(self) -> SeenKeys:
+        """The filters of this partition."""
+        return self._seen
+
+    def prepare(self) -> None:
+        """Finds out how far loading has come and builds the filters.
+
+        Raises:
+            Transient: ClickHouse is away.
+            PermanentFault: the log forgot records that the ledger does not have.
+        """
+        generation = self._log.generation
+        frontier = read_frontier(self._clickhouse, generation, self._partition)
+        released = self._log.released(self._partition)
+        if frontier < released:
+            raise PermanentFault(
+                f"partition {self._partition}: the log gave back records up to offset {released}, "
+                f"the ledger ends at {frontier}: rows of ClickHouse are missing. Restore the data "
+                "folder from a backup; nothing is loaded before that"
+            )
+        self._seen = SeenKeys()
+        window = self._limits.window_us
+        since = 0 if window == 0 else max(0, self._clock.now_us() - window - 2 * DAY_US)
+        self._rebuild(since)
+        self._held.clear()
+        self._read_through = self.progress.frontier = frontier
+        self._frontier.publish(generation, self._partition, frontier)
+        self.progress.ready = True
+
+    def _rebuild(self, since_us: int) -> None:
+        days = self._clickhouse.query(
+            "SELECT toString(day) FROM (SELECT DISTINCT toDate(appended_at) AS day"
+            f" FROM {DATABASE}.event_keys WHERE appended_at >="
+            " fromUnixTimestamp64Micro({since:Int64}, 'UTC')) ORDER BY day",
+            {"since": since_us},
+        )
+        client = self._clickhouse.client()
+        for (day,) in days:
+            with client.query_np_stream(
+                "SELECT reinterpretAsUInt64(substring(key, 1, 8)) AS low,"
+                " reinterpretAsUInt64(substring(key, 9, 8)) AS high,"
+                " toUnixTimestamp64Micro(appended_at) AS appended"
+                f" FROM (SELECT unhex(hex(key_hash)) AS key, appended_at FROM {DATABASE}.event_keys"
+                " WHERE toDate(appended_at) = {day:Date} AND log_partition = {partition:UInt16})",
+                parameters={"day": day, "partition": self._partition},
+            ) as blocks:
+                for block in blocks:
+                    hashes = np.column_stack(
+                        (block["low"].astype(np.uint64), block["high"].astype(np.uint64))
+                    )
+                    self._seen.add(hashes, int(block["appended"][0]))
+
+    def run(self, stop: threading.Event) -> None:
+        """Loads until `stop` is set; what is gathered by then is written first.
+
+        Failures are logged and repeated with backoff: nothing is skipped, nothing is lost.
+        """
+        pause = _BACKOFF_SECONDS_FIRST
+        while not stop.is_set():
+            try:
+                if not self.progress.ready:
+                    self.prepare()
+                records = self.gather(stop)
+                if records:
+                    self.load(records)
+                pause = _BACKOFF_SECONDS_FIRST
+            except (TollgateError, OSError) as problem:
+                self.progress.failures += 1
+                self.progress.last_failure = str(problem)
+                _log.warning(
+                    "load failed and will be tried again",
+                    extra={"partition": self._partition, "problem": str(problem)},
+                )
+                # Start over from the ledger: it alone says what was written.
+                self.progress.ready = False
+                stop.wait(pause)
+                pause = min(pause * 2, _BACKOFF_SECONDS_MAX)
+
+    def gather(self, stop: threading.Event) -> list[StoredRecord]:
+        """Whole records up to the limits, all of one append day; [] if there is nothing yet."""
+        if not self._held and not self._read_more():
+            if not self._log.wait(self._partition, self._read_through, _IDLE_SECONDS):
+                return []
+            if not self._read_more():
+                return []
+        age_us = self._clock.now_us() - self._held[0].appended_us
+        until = monotonic() + (self._limits.wait_ms - age_us / 1000) / 1000
+        batch: list[StoredRecord] = []
+        events = 0
+        day = self._held[0].appended_us // DAY_US
+        while True:
+            while self._held:
+                record = self._held[0]
+                count = _events_of(record)
+                if batch and (
+                    events + count > self._limits.events_max or record.appended_us // DAY_US != day
+                ):
+                    return batch
+                batch.append(self._held.popleft())
+                events += count
+            if self._read_more():
+                continue
+            left = until - monotonic()
+            if left <= 0 or events >= self._limits.events_max or stop.wait(left):
+                if not self._read_more():
+                    return batch
+
+    def _read_more(self) -> bool:
+        records = self._log.read(self._partition, self._read_through, _READ_BYTES)
+        if records:
+            self._held.extend(records)
+            self._read_through = records[-1].offset
+        return bool(records)
+
+    def load(self, records: list[StoredRecord]) -> Batch:
+        """Writes one batch. May run again after any failure, from the same or other boundaries.
+
+        Raises:
+            Transient: ClickHouse is away or refused; any of the writes may have happened.
+        """
+        began = monotonic()
+        batch = open_batch(self._log.generation, self._partition, records)
+        decide(batch, self._seen, self._clickhouse, Window(us=self._limits.window_us))
+        self._write_events(batch, np.flatnonzero(batch.outcome == STORED).tolist())
+        others = outcome_rows(batch)
+        if others:
+            self._clickhouse.insert("event_outcomes", OUTCOME_COLUMNS, others)
+        self._clickhouse.insert("ledger", LEDGER_COLUMNS, ledger_rows(batch))
+        self._note(batch, monotonic() - began)
+        return batch
+
+    def _write_events(self, batch: Batch, events: list[int]) -> None:
+        """Writes events and keys; rows that the engine can't read become dead letters."""
+        if not events:
+            return
+        rows, keys = event_rows(batch, events)
+        try:
+            self._clickhouse.insert("events", EVENT_COLUMNS, rows)
+        except BadRows as problem:
+            if len(events) == 1:
+                batch.outcome[events[0]] = DEAD
+                batch.reason[events[0]] = ("unreadable_row", problem.detail)
+                _log.error("dead letter", extra={"position": batch.position(events[0])})
+                return
+            middle = len(events) // 2
+            self._write_events(batch, events[:middle])
+            self._write_events(batch, events[middle:])
+            return
+        self._clickhouse.insert("event_keys", CLAIM_COLUMNS, keys)
+
+    def _note(self, batch: Batch, seconds: float) -> None:  # tidy: allow-float -- time spent
+        last = batch.records[-1]
+        stored = batch.outcome == STORED
+        self._seen.add(batch.keys[stored], last.appended_us)
+        self._log.release(self._partition, last.offset)
+        self._frontier.publish(batch.generation, self._partition, last.offset)
+        tally = np.bincount(batch.outcome, minlength=4).tolist()
+        tally[DEAD] += len(batch.corrupt)
+        progress = self.progress
+        for name, count in zip(OUTCOMES, tally, strict=True):
+            progress.counts[name] += count
+        progress.batches += 1
+        progress.seconds += seconds
+        progress.frontier = last.offset
+        progress.loaded_through_us = last.appended_us
+        progress.last_failure = ""
+
+    def tend(self) -> None:
+        """Housekeeping: drops filters and key partitions that the dedupe window has left behind."""
+        window = self._limits.window_us
+        if window == 0:
+            return
+        before = self._clock.now_us() - window - 2 * DAY_US
+        self._seen.forget_before(before)
+        if before // DAY_US == self._day:
+            return
+        rows = self._clickhouse.query(
+            "SELECT DISTINCT partition FROM system.parts WHERE database = {database:String}"
+            " AND table = 'event_keys' AND active"
+            " AND partition < toString(toDate(fromUnixTimestamp64Micro({before:Int64}, 'UTC')))",
+            {"database": DATABASE, "before": before},
+        )
+        for (partition,) in rows:
+            self._clickhouse.command(
+                f"ALTER TABLE {DATABASE}.event_keys DROP PARTITION {{partition:String}}",
+                {"partition": str(partition)},
+            )
+        self._day = before // DAY_US
+
+
+def _events_of(record: StoredRecord) -> int:
+    if len(record.value) < PREAMBLE.size:
+        return 1
+    return max(1, int(PREAMBLE.unpack_from(record.value)[3]))

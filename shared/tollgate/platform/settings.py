@@ -1,0 +1,123 @@
+"""The one reader of the environment. Every setting has a unit, a default and a check."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tollgate.core.errors import Fault, InvalidInput
+
+PREFIX = "TOLLGATE_"
+_Bytes = Annotated[int, Field(gt=0, le=1 << 40)]
+
+
+class Settings(BaseModel):
+    """All settings; a field `x_y` is read from `TOLLGATE_X_Y`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    port: Annotated[int, Field(ge=0, le=65535, description="TCP port to listen on")] = 8888
+    host: Annotated[
+        str, Field(description="address to bind; without any key only loopback is allowed")
+    ] = ""
+    data: Annotated[Path, Field(description="folder of the embedded parts")] = Path(".data")
+    meters: Annotated[Path | None, Field(description="meters.yaml, upserted at start")] = None
+    keys_file: Annotated[
+        Path | None, Field(description="YAML list of access keys: {key, namespace, scopes}")
+    ] = None
+    function: Annotated[
+        str, Field(description="which function the host serves; empty: all of them")
+    ] = ""
+    log_url: Annotated[str, Field(description="event log; empty: SQLite in the data folder")] = ""
+    clickhouse_url: Annotated[
+        str, Field(description="ClickHouse over HTTP; empty: the engine in this process")
+    ] = ""
+    database_url: Annotated[
+        str, Field(description="control plane; empty: SQLite in the data folder")
+    ] = ""
+    body_bytes_max: Annotated[_Bytes, Field(description="request body, unpacked")] = 16 << 20
+    event_bytes_max: Annotated[_Bytes, Field(description="one event as the log keeps it")] = 256 << 10
+    batch_events_max: Annotated[
+        int, Field(ge=1, le=1_000_000, description="events in one request")
+    ] = 10_000
+    record_bytes_max: Annotated[_Bytes, Field(description="one record of the log")] = 1 << 20
+    pending_bytes_max: Annotated[
+        _Bytes, Field(description="events that wait for the log in memory; beyond: 503")
+    ] = 64 << 20
+    log_bytes_max: Annotated[
+        _Bytes, Field(description="records stored and not yet loaded; beyond: 503")
+    ] = 4 << 30
+    load_events_max: Annotated[
+        int, Field(ge=1, le=1_000_000, description="events in one load batch")
+    ] = 50_000
+    load_wait_ms: Annotated[
+        int, Field(ge=0, le=60_000, description="how long a load batch is gathered")
+    ] = 200
+    dedupe_window_days: Annotated[
+        int, Field(ge=0, le=3650, description="how long an event key is claimed; 0: for ever")
+    ] = 35
+    query_threads: Annotated[int, Field(ge=1, le=256, description="queries at the same time")] = 8
+    query_rows_max: Annotated[
+        int, Field(ge=1, le=10_000_000, description="rows of one meter query; beyond: 400")
+    ] = 100_000
+    query_seconds_max: Annotated[
+        int, Field(ge=1, le=3600, description="how long one query may run")
+    ] = 60
+    position_wait_ms: Annotated[
+        int, Field(ge=0, le=60_000, description="how long a query waits for its position token")
+    ] = 5_000
+    drain_seconds: Annotated[
+        int, Field(ge=0, le=600, description="how long requests may go on after SIGTERM")
+    ] = 25
+    log_level: Annotated[
+        str, Field(pattern="^(debug|info|warning|error)$", description="lowest level written")
+    ] = "info"
+
+    @property
+    def clickhouse_path(self) -> Path:
+        """Folder of the embedded engine."""
+        return self.data / "clickhouse"
+
+    @property
+    def log_path(self) -> Path:
+        """File of the embedded event log."""
+        return self.data / "log.sqlite"
+
+    @property
+    def sql_url(self) -> str:
+        """SQLAlchemy URL of the control plane."""
+        return self.database_url or f"sqlite:///{self.data / 'control.sqlite'}"
+
+
+def read_settings(
+    environment: Mapping[str, str] | None = None, overrides: Mapping[str, object] | None = None
+) -> Settings:
+    """Reads the settings, all faults at once.
+
+    Args:
+        environment: names and values; the process's own if None.
+        overrides: fields given by the command line, which win.
+
+    Raises:
+        InvalidInput: one fault per wrong setting, under the name a person sets.
+    """
+    source = os.environ if environment is None else environment
+    values: dict[str, object] = {
+        name: source[key] for name in Settings.model_fields if (key := PREFIX + name.upper()) in source
+    }
+    values |= {k: v for k, v in (overrides or {}).items() if v is not None}
+    try:
+        return Settings.model_validate({k: v for k, v in values.items() if v != ""})
+    except ValidationError as problem:
+        raise InvalidInput(
+            tuple(
+                Fault(
+                    field=PREFIX + str(error["loc"][0]).upper(),
+                    code="invalid_setting",
+                    message=f"{error['msg']} (it is {error['input']!r})",
+                )
+                for error in problem.errors()
+            )
+        ) from None
