@@ -3,7 +3,7 @@
 name        measures                                                beside
 ingest-1    events acknowledged a second, 1 per POST, c=32, c=256   a no-op ASGI server, flushes
 ingest-100  the same with 100 per POST, c=32                        a no-op ASGI server, flushes
-load        events acknowledged and counted a second                the bare ClickHouse insert
+load        events counted a second: of a backlog, and while sent   the bare ClickHouse insert
 visible     milliseconds from an event sent to a query counting it  a POST and a query when idle
 startup     seconds to ready, resident memory                       a no-op ASGI server
 baselines   the baselines alone; only when asked for                the load generator's limit
@@ -44,13 +44,6 @@ _SCENARIOS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "baselines": measure_baselines,
 }
 _DEFAULT = tuple(name for name in _SCENARIOS if name != "baselines")
-
-
-def _setting(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name, value
 
 
 def _positive(text: str) -> int:
@@ -96,15 +89,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--visible-batch", type=_positive, default=1, help="events per POST during `visible` (1)"
     )
-    parser.add_argument(
-        "--hold-loader",
-        type=_setting,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="setting under which the product accepts but does not load: `load` then fills the "
-        "whole backlog before the loader starts (without it the loader runs meanwhile)",
-    )
     return parser
 
 
@@ -142,7 +126,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             probes=options.probes,
             visible_rate=options.visible_rate,
             visible_batch=options.visible_batch,
-            hold_loader=dict(options.hold_loader),
         )
         machine = describe_machine(bench.folder)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

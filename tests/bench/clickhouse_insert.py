@@ -1,26 +1,30 @@
 """The bare insert: prepared rows handed to an embedded ClickHouse again and again, nothing else.
 
 A process of its own, because an embedded engine allows one data path per process. Prints one JSON
-object. The table has the columns of the product's events table but no dedupe, no keys, no ledger
-and no fsync: no loader on this engine can be faster than this.
+object. The table has the columns of the product's events table but no dedupe, no keys, no ledger,
+no index and no fsync: no loader on this engine can be faster than this.
 """
 
 import argparse
 import json
 import random
 import time
+import uuid
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 
 _COLUMNS = """
-    namespace LowCardinality(String), source LowCardinality(String), id String,
-    type LowCardinality(String), subject String, time DateTime64(6, 'UTC'),
-    received_at DateTime64(6, 'UTC'), stored_at DateTime64(6, 'UTC') DEFAULT now64(6),
-    datacontenttype LowCardinality(String), dataschema LowCardinality(String),
-    extensions String, data String, data_exact String,
-    key_hash FixedString(32), content_hash UInt64,
-    generation UInt16, partition UInt16, offset UInt64, `index` UInt32
+    namespace LowCardinality(String),
+    source String CODEC(ZSTD(1)), id String CODEC(ZSTD(1)),
+    time DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)), time_given UInt8,
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)), key_hash UUID,
+    type LowCardinality(String), subject String CODEC(ZSTD(1)),
+    datacontenttype LowCardinality(String), dataschema String CODEC(ZSTD(1)),
+    extensions String CODEC(ZSTD(1)), data String CODEC(ZSTD(1)), data_exact String CODEC(ZSTD(1)),
+    log_generation UInt32, log_partition UInt16, log_offset UInt64 CODEC(Delta, ZSTD(1)),
+    log_index UInt32, appended_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    stored_at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') CODEC(Delta, ZSTD(1))
 """
 _ROWS_PER_BLOCK = 50_000
 
@@ -44,15 +48,16 @@ def make_block() -> bytes:
             "type": "bench.request",
             "subject": f"customer-{shuffle.randrange(2000):05d}",
             "time": f"2026-11-23 10:{index % 60:02d}:00.{shuffle.randrange(10**6):06d}",
+            "time_given": 1,
             "received_at": "2026-11-23 11:00:00.000000",
             "datacontenttype": "application/json",
             "data": json.dumps(data, separators=(",", ":")),
-            "key_hash": f"{shuffle.getrandbits(128):032x}",
-            "content_hash": shuffle.getrandbits(64),
-            "generation": 1,
-            "partition": index % 2,
-            "offset": index // 100,
-            "index": index % 100,
+            "key_hash": str(uuid.UUID(int=shuffle.getrandbits(128))),
+            "log_generation": 1,
+            "log_partition": index % 2,
+            "log_offset": index // 100,
+            "log_index": index % 100,
+            "appended_at": "2026-11-23 11:00:00.000000",
         }
         lines.append(json.dumps(row, separators=(",", ":")))
     return "\n".join(lines).encode()

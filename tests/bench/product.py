@@ -18,6 +18,7 @@ from tests.bench.processes import Server, free_port, running_server
 
 COUNT_METER: Final = "bench_events"
 PROBE_LANES: Final = 2
+INGEST_ONLY: Final = {"TOLLGATE_FUNCTION": "ingest"}
 
 _POLL_SECONDS: Final = 0.05
 _MODULE: Final = (sys.executable, "-m", "tollgate.platform.up")

@@ -55,8 +55,8 @@ def render_machine(machine: Mapping[str, object], noise: MachineNoise) -> str:
         f"noise: a fixed loop took {_spread(loop)} ms, greatest over least {loop.width:.2f}; "
         f"{noise.stolen_percent():.1f} % of the processors given to others by the hypervisor; "
         f"load average at the start {noise.load_at_start:.2f}\n"
-        f"       differences below {loop.width:.2f} times between two runs say nothing; "
-        "ratios are taken round by round and are steadier"
+        "       that is the processor alone; the spread of each figure stands in its row\n"
+        "       compare ratios, which are taken round by round, not figures of two runs"
     )
 
 

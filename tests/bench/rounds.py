@@ -23,7 +23,6 @@ class Bench:
         probes: Number of probes of `visible`, over all rounds.
         visible_rate: Events a second beside the probes.
         visible_batch: Events per POST beside the probes.
-        hold_loader: Settings under which the product accepts events but does not load them.
     """
 
     folder: Path
@@ -34,7 +33,6 @@ class Bench:
     probes: int = 200
     visible_rate: int = 5000
     visible_batch: int = 1
-    hold_loader: Mapping[str, str]
 
 
 async def take_turns(
