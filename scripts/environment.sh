@@ -99,10 +99,12 @@ install_packages() {
 }
 
 install_environment() {
-  local python=$1 kind=$2 made_from
+  local python=$1 kind=$2 made_from finished=no
+  [ -r "$tollgate_mark" ] && finished=yes # else the last installation was cut off, and what it left is not to be trusted
   rm -f "$tollgate_mark"
-  made_from="$("$python" -V) $python for $tollgate_venv" # a venv knows its own path: a moved clone needs another
-  if [ "$made_from" = "$(cat "$tollgate_venv/made-from" 2>/dev/null)" ]; then
+  # A venv knows its own path: a moved clone needs another.
+  made_from="$("$python" -V) $python for $tollgate_venv"
+  if [ $finished = yes ] && [ "$made_from" = "$(cat "$tollgate_venv/made-from" 2>/dev/null)" ]; then
     say "bringing $tollgate_venv up to date ..."
   else
     say "making $tollgate_venv with $("$python" -V); the first time takes a minute or so ..."
@@ -110,7 +112,7 @@ install_environment() {
     printf '%s\n' "$made_from" >"$tollgate_venv/made-from"
   fi
   (install_packages "$kind") ||
-    fail "the installation failed, see above; the next run of this script goes on where it stopped."
+    fail "the installation failed, see above. What was downloaded is kept for the next run."
   printf '%s %s\n' "$kind" "$(environment_digest "$kind")" >"$tollgate_mark"
 }
 
