@@ -102,6 +102,7 @@ class Loader:
         self._read_through = -1
         self._day = -1
         self.progress = LoadProgress()
+        self.gate = threading.Lock()
 
     @property
     def seen(self) -> SeenKeys:
@@ -168,7 +169,8 @@ class Loader:
                     self.prepare()
                 records = self.gather(stop)
                 if records:
-                    self.load(records)
+                    with self.gate:
+                        self.load(records)
                 pause = _BACKOFF_SECONDS_FIRST
             except (TollgateError, OSError) as problem:
                 self.progress.failures += 1

@@ -75,6 +75,13 @@ class EventLog(Protocol):
         """Allows the log to forget records up to an offset. Returns at once; may happen later."""
         ...
 
+    def begin_after(self, partition: int, offset: int) -> None:
+        """Makes the next record come after `offset`: for a log younger than what was loaded from it.
+
+        Offsets are never used twice, even if the log was lost and made anew.
+        """
+        ...
+
     def backlog_bytes(self) -> int:
         """Bytes of records not yet released, over all partitions; may lag a little behind."""
         ...

@@ -168,8 +168,9 @@ class SqliteLog:
         row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name='records'").fetchone()
         return int(row[0]) - 1 if row else -1
 
-    def skip_to(self, offset: int) -> None:
-        """Makes the next record come after `offset`: for a log that is younger than what was loaded."""
+    def begin_after(self, partition: int, offset: int) -> None:
+        """See `EventLog.begin_after`."""
+        assert partition == 0
         connection = self._connect()
         try:
             connection.execute("BEGIN IMMEDIATE")

@@ -1,0 +1,227 @@
+"""Use case: take the events of one request, all or none, and answer once they are on disk."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import msgspec
+
+from tollgate.core.clock import Clock
+from tollgate.core.errors import Fault, InvalidInput, TooLarge, Transient, Unsupported
+from tollgate.events.event import (
+    Arrival,
+    NeedsCare,
+    decode_envelopes,
+    encode_plain,
+    needs_care,
+)
+from tollgate.events.faults import Outcome, read_event, split_batch
+from tollgate.events.flush import Flusher
+from tollgate.events.identity import partition_of
+from tollgate.events.position import Token
+from tollgate.events.record import Encoded
+from tollgate.platform.event_log import EventLog
+
+_BATCH = "application/cloudevents-batch+json"
+_SINGLE = "application/cloudevents+json"
+_PLAIN = "application/json"
+_SPACE = b" \t\r\n"
+_BACKLOG_RETRY_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestLimits:
+    """Bounds of one request and of what may wait.
+
+    Attributes:
+        event_bytes_max: one event as the log keeps it.
+        batch_events_max: events in one request.
+        record_bytes_max: one record of the log.
+        pending_bytes_max: events waiting for the log in memory, per partition.
+        log_bytes_max: records stored and not yet loaded.
+    """
+
+    event_bytes_max: int
+    batch_events_max: int
+    record_bytes_max: int
+    pending_bytes_max: int
+    log_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """What became of a request.
+
+    Attributes:
+        count: events stored.
+        token: position up to which they stand.
+        rejected: faults of events that were not stored (partial requests only).
+    """
+
+    count: int
+    token: Token | None
+    rejected: tuple[Fault, ...]
+
+
+class Ingest:
+    """Takes requests. Belongs to one event loop."""
+
+    def __init__(self, log: EventLog, clock: Clock, limits: IngestLimits) -> None:
+        self._log = log
+        self._clock = clock
+        self._limits = limits
+        self._flushers = [
+            Flusher(
+                log,
+                partition,
+                record_bytes_max=limits.record_bytes_max,
+                pending_bytes_max=limits.pending_bytes_max,
+            )
+            for partition in range(log.partitions)
+        ]
+        self.accepted = 0
+        self.rejected = 0
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of events that wait for the log."""
+        return sum(flusher.pending_bytes for flusher in self._flushers)
+
+    async def take(
+        self, namespace: str, media_type: str, body: bytes, *, partial: bool = False
+    ) -> Accepted:
+        """Stores the events of a structured or batched request.
+
+        Args:
+            namespace: whose they are.
+            media_type: of the body, without parameters, lower case.
+            body: JSON, unpacked.
+            partial: store the good events of a batch even if others are bad.
+
+        Raises:
+            InvalidInput: some event is wrong and `partial` is off; nothing was stored.
+            Unsupported: no media type of events.
+            TooLarge: too many events; nothing was stored.
+            Transient: any part may be stored and will then count; sending again is exact.
+        """
+        batch = _is_batch(media_type, body)
+        arrival = self._arrival(namespace, needs_care(body))
+        if not body.isascii():
+            _check_utf8(body)
+        outcomes: Sequence[Outcome] = ()
+        try:
+            envelopes = decode_envelopes(body, batch)
+            if len(envelopes) <= self._limits.batch_events_max:
+                outcomes = [encode_plain(envelope, arrival) for envelope in envelopes]
+            count = len(envelopes)
+        except (msgspec.DecodeError, NeedsCare, RecursionError):
+            raws = split_batch(body) if batch else [body]
+            count = len(raws)
+            if count <= self._limits.batch_events_max:
+                outcomes = [
+                    read_event(raw, arrival, index if batch else None)
+                    for index, raw in enumerate(raws)
+                ]
+        self._check_count(count)
+        return await self._store(namespace, outcomes, partial=partial)
+
+    async def take_binary(
+        self, namespace: str, attributes: Mapping[str, str], content_type: str, body: bytes
+    ) -> Accepted:
+        """Stores one event in CloudEvents' binary mode: attributes in headers, data in the body.
+
+        Errors as in `take`. Header values are percent-decoded (CloudEvents HTTP binding 1.0.2, 3.1.3.2).
+        """
+        if not body.isascii():
+            _check_utf8(body)
+        members: dict[str, object] = {}
+        for name, value in attributes.items():
+            members[name] = unquote(value, errors="strict") if "%" in value else value
+        if content_type:
+            members["datacontenttype"] = content_type
+        if "time" in members and not members["time"]:
+            del members["time"]
+        data = body.strip(_SPACE)
+        if data:
+            try:
+                members["data"] = msgspec.json.decode(data, type=msgspec.Raw)
+            except (msgspec.DecodeError, RecursionError) as problem:
+                fault = Fault(field="data", code="invalid_json", message=f"is not JSON: {problem}")
+                raise InvalidInput((fault,)) from None
+        raw = msgspec.json.encode(members)
+        arrival = self._arrival(namespace, careful=needs_care(raw))
+        return await self._store(namespace, [read_event(raw, arrival, None)], partial=False)
+
+    async def drain(self) -> None:
+        """Waits for what is on its way to the log."""
+        for flusher in self._flushers:
+            await flusher.drain()
+
+    def _arrival(self, namespace: str, careful: bool) -> Arrival:
+        return Arrival(
+            namespace=namespace,
+            received_us=self._clock.now_us(),
+            event_bytes_max=min(self._limits.event_bytes_max, self._limits.record_bytes_max),
+            careful=careful,
+        )
+
+    def _check_count(self, count: int) -> None:
+        if count > self._limits.batch_events_max:
+            raise TooLarge(
+                f"{count} events in one request, at most {self._limits.batch_events_max} are taken; "
+                "send several requests, or raise TOLLGATE_BATCH_EVENTS_MAX"
+            )
+
+    async def _store(
+        self, namespace: str, outcomes: Sequence[Outcome], *, partial: bool
+    ) -> Accepted:
+        events = [o for o in outcomes if isinstance(o, Encoded)]
+        faults = tuple(f for o in outcomes if not isinstance(o, Encoded) for f in o)
+        self.rejected += len(outcomes) - len(events)
+        if faults and not partial:
+            raise InvalidInput(faults)
+        if not events:
+            return Accepted(count=0, token=None, rejected=faults)
+        if self._log.backlog_bytes() > self._limits.log_bytes_max:
+            raise Transient(
+                "loading is behind and the event log is full; nothing of this request was stored",
+                retry_after_seconds=_BACKLOG_RETRY_SECONDS,
+            )
+        offsets = await self._append(namespace, events)
+        self.accepted += len(events)
+        token = Token(generation=self._log.generation, offsets=offsets)
+        return Accepted(count=len(events), token=token, rejected=faults)
+
+    async def _append(self, namespace: str, events: Sequence[Encoded]) -> dict[int, int]:
+        partitions = len(self._flushers)
+        if partitions == 1:
+            return {0: await self._flushers[0].append(namespace, events)}
+        split: dict[int, list[Encoded]] = {}
+        for event in events:
+            split.setdefault(partition_of(event.key_hash, partitions), []).append(event)
+        futures = {p: self._flushers[p].append(namespace, group) for p, group in split.items()}
+        await asyncio.gather(*futures.values())
+        return {p: future.result() for p, future in futures.items()}
+
+
+def _is_batch(media_type: str, body: bytes) -> bool:
+    if media_type == _BATCH:
+        return True
+    if media_type == _SINGLE:
+        return False
+    if media_type == _PLAIN:
+        return body.lstrip(_SPACE)[:1] == b"["
+    raise Unsupported(
+        f"Content-Type {media_type!r} is not supported; use {_SINGLE}, {_BATCH} or {_PLAIN}"
+    )
+
+
+def _check_utf8(body: bytes) -> None:
+    try:
+        body.decode()
+    except UnicodeDecodeError as problem:
+        fault = Fault(
+            field="", code="invalid_utf8", message=f"the body is not UTF-8 at byte {problem.start}"
+        )
+        raise InvalidInput((fault,)) from None

@@ -1,0 +1,119 @@
+"""The seven aggregations as SQL: what a value is, and how values become one quantity.
+
+Values are Decimal(38, 18), sums Decimal(76, 18). A value is a JSON number, or a string that follows
+JSON's number grammar, with at most 20 digits before and 18 after the point; anything else does not
+count and shows up as the event's validation error. UNIQUE_COUNT takes strings and numbers by their
+text. The engine is the only reader of `data`; `data_exact` holds numbers that doubles would change.
+"""
+
+from dataclasses import dataclass
+
+from tollgate.metering.jsonpath import JsonPath
+from tollgate.metering.meter import Aggregation
+
+DOCUMENT = "if(data_exact != '', data_exact, data)"
+"""The payload to read values from."""
+_COMMON = r"^-?(0|[1-9][0-9]{0,19})(\\.[0-9]{1,18})?$"
+_LOOSE = r"^-?(0|[1-9][0-9]{0,37})(\\.[0-9]{1,38})?([eE][+-]?[0-9]{1,2})?$"
+_GRAMMAR = r"^-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+# 38 digits after the point are read exactly, so a digit below the 18th is seen, never rounded away.
+_FRACTION = r"length(extract({t}, '\\.([0-9]+)')) + toUInt8OrZero(extract({t}, '[eE]-([0-9]+)'))"
+_BOUND = "toDecimal256('100000000000000000000', 38)"
+_LATEST_ORDER = "tuple(time, received_at, log_index, key_hash)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """How to read one meter's value.
+
+    Attributes:
+        aggregation: of the meter.
+        path: where the value stands; None for COUNT.
+        prefix: trusted start of the bound parameters' names.
+    """
+
+    aggregation: Aggregation
+    path: JsonPath | None
+    prefix: str = "value"
+
+    def parameters(self) -> dict[str, object]:
+        """What the expressions bind."""
+        return self.path.parameters(self.prefix) if self.path else {}
+
+    def sql(self) -> str:
+        """SQL for the value as text, of the column `document`; '' where there is none."""
+        if self.path is None:
+            return "''"
+        if self.aggregation is Aggregation.UNIQUE_COUNT:
+            return self.path.call("JSONExtractRaw", "document", self.prefix)
+        return self.path.call("JSONExtractString", "document", self.prefix)
+
+    def aggregate(self) -> str:
+        """SQL of the quantity over the columns `text` and `number`: Nullable, NULL if none counts.
+
+        AVG gives the pair (sum, count): a quotient is rounded once, in Python.
+        """
+        match self.aggregation:
+            case Aggregation.COUNT:
+                return "toNullable(count())"
+            case Aggregation.SUM:
+                return "sum(toDecimal256(number, 18))"
+            case Aggregation.AVG:
+                return "tuple(sum(toDecimal256(number, 18)), count(number))"
+            case Aggregation.MIN:
+                return "min(number)"
+            case Aggregation.MAX:
+                return "max(number)"
+            case Aggregation.UNIQUE_COUNT:
+                return f"uniqExactIf({UNQUOTED}, {COUNTS_UNIQUE})"
+            case Aggregation.LATEST:
+                return f"argMax(number, {_LATEST_ORDER})"
+
+    def counted(self) -> str:
+        """SQL of whether a row counts, over the columns `text` and `number`."""
+        match self.aggregation:
+            case Aggregation.COUNT:
+                return "true"
+            case Aggregation.UNIQUE_COUNT:
+                return COUNTS_UNIQUE
+            case _:
+                return "isNotNull(number)"
+
+
+COUNTS_UNIQUE = "match(text, '^[\"0-9-]')"
+"""Raw JSON that is a string or a number."""
+UNQUOTED = "if(startsWith(text, '\"'), substring(text, 2, length(text) - 2), text)"
+"""A string's raw text without quotes, so that 7 and "7" are one value."""
+
+
+def number_sql(text: str) -> str:
+    """SQL that reads a text as Nullable(Decimal(38, 18)): NULL unless it is exactly that."""
+    fraction = _FRACTION.format(t=text)
+    wide = f"toDecimal256OrNull({text}, 38)"
+    inside = f"abs({wide}) < {_BOUND} AND toDecimal256({wide}, 18) = {wide}"
+    loose = f"match({text}, '{_LOOSE}') AND {fraction} <= 38"
+    return (
+        f"if(match({text}, '{_COMMON}'), toDecimal128OrNull({text}, 18),"
+        f" if({loose}, if({inside}, accurateCastOrNull({wide}, 'Decimal(38, 18)'), NULL), NULL))"
+    )
+
+
+def fault_sql(value: Value, kind: str) -> str:
+    """SQL that names why a row does not count; '' if it does.
+
+    Args:
+        value: of the meter.
+        kind: trusted SQL of the value's JSON type as text (`JSONType`).
+    """
+    if value.aggregation is Aggregation.COUNT:
+        return "''"
+    if value.aggregation is Aggregation.UNIQUE_COUNT:
+        return (
+            f"multiIf({COUNTS_UNIQUE}, '', text = '', 'missing', {kind} = 'Null', 'null',"
+            " 'unsupported')"
+        )
+    return (
+        f"multiIf(isNotNull(number), '', {kind} = 'Null', if(present, 'null', 'missing'),"
+        f" {kind} IN ('Bool', 'Object', 'Array'), 'unsupported',"
+        f" match(text, '{_GRAMMAR}'), 'too_many_digits', 'not_a_number')"
+    )

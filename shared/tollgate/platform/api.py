@@ -1,0 +1,296 @@
+"""Operations: what an API offers, said once. Routes and the OpenAPI document are made from it.
+
+A handler is a plain function run on a thread: it gets a `Call` (namespace, checked parameters and
+body) and gives a model, a list of models, or a `Reply`.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, get_origin
+from urllib.parse import parse_qsl, unquote
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from tollgate.core.errors import Fault, InvalidInput, MethodNotAllowed, NotFound, Unsupported
+from tollgate.platform.access import Access, Scope
+from tollgate.platform.application import send_reply
+from tollgate.platform.body import Receive, Send, header, read_body
+from tollgate.platform.body import Scope as Request
+from tollgate.platform.deep_object import parse_deep_objects
+from tollgate.platform.keys import open_keys
+from tollgate.platform.parts import Parts
+from tollgate.platform.problem import Wire
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
+_JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json", re.IGNORECASE)
+_QUERY_PAIRS_MAX = 1000
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer whose body is ready.
+
+    Attributes:
+        body: bytes of `media_type`.
+        status: HTTP status; None: the operation's.
+        headers: further headers, lower case.
+    """
+
+    body: bytes = b""
+    media_type: str = JSON
+    status: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request, checked.
+
+    Attributes:
+        access: what the caller may do.
+        path: path parameters.
+        query: the operation's query model, or None.
+        body: the operation's body model, or None.
+        headers: request headers, lower case; the last of a name.
+        target: path and query string as sent.
+        parts: of the process.
+    """
+
+    access: Access
+    path: Mapping[str, str]
+    query: Any
+    body: Any
+    headers: Mapping[str, str]
+    target: str
+    parts: Parts
+
+    @property
+    def namespace(self) -> str:
+        """The only namespace that the call sees."""
+        return self.access.namespace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method on one path.
+
+    Attributes:
+        method, path: as in OpenAPI, `/api/v1/meters/{meterIdOrSlug}`.
+        operation_id: OpenAPI's operationId, the contract's where it has one.
+        summary: one line for people.
+        tag: group in the document.
+        scope: what the key needs.
+        handler: does the work.
+        query: model of the query parameters.
+        body: model of the JSON body, or a type that pydantic can read.
+        response: model of the answer, or a type that pydantic can write; None: no body.
+        status: of success.
+        wire: whose errors and spelling.
+        other_media: media types besides JSON that the answer may have.
+        description: more lines for people.
+    """
+
+    method: str
+    path: str
+    operation_id: str
+    summary: str
+    tag: str
+    scope: Scope
+    handler: Callable[[Call], object]
+    query: type[BaseModel] | None = None
+    body: Any = None
+    response: Any = None
+    status: int = 200
+    wire: Wire = "v1"
+    other_media: tuple[str, ...] = ()
+    description: str = ""
+    pattern: re.Pattern[str] = field(init=False, repr=False)
+    reader: TypeAdapter[Any] | None = field(init=False, repr=False)
+    writer: TypeAdapter[Any] | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        pattern = _PARAMETER.sub(r"(?P<\1>[^/]+)", self.path)
+        object.__setattr__(self, "pattern", re.compile(pattern))
+        object.__setattr__(self, "reader", self.body and TypeAdapter(self.body))
+        object.__setattr__(self, "writer", self.response and TypeAdapter(self.response))
+
+
+class ApiService:
+    """Serves operations: the service of `functions/usage` and of the other control-plane functions."""
+
+    def __init__(self, parts: Parts, operations: Sequence[Operation]) -> None:
+        self._parts = parts
+        self._operations = tuple(operations)
+        self._keys = parts.get(open_keys)
+        self._pool: ThreadPoolExecutor | None = None
+        self._in_flight = 0
+
+    async def start(self) -> None:
+        """Makes the threads that handlers run on."""
+        self._pool = ThreadPoolExecutor(self._parts.settings.query_threads, "api")
+
+    async def stop(self) -> None:
+        """Waits for handlers that still run."""
+        if self._pool is not None:
+            await asyncio.to_thread(self._pool.shutdown)
+
+    async def tend(self) -> None:
+        """Nothing is scheduled."""
+
+    def unreadiness(self) -> str:
+        """Ready once started."""
+        return ""
+
+    def metrics(self) -> Iterable[Any]:
+        """None of its own."""
+        return ()
+
+    async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
+        """Finds the operation, checks access, parameters and body, runs the handler, answers."""
+        operation, path = self._find(scope)
+        access = self._keys.check(header(scope, b"authorization"), self._parts.clock)
+        access.require(operation.scope)
+        raw = await read_body(scope, receive, self._parts.settings.body_bytes_max)
+        call = Call(
+            access=access,
+            path=path,
+            query=read_query(operation.query, scope["query_string"]),
+            body=read_json(operation, header(scope, b"content-type"), raw),
+            headers={k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]},
+            target=_target(scope),
+            parts=self._parts,
+        )
+        assert self._pool is not None
+        loop = asyncio.get_running_loop()
+        reply = await loop.run_in_executor(self._pool, _run, operation, call)
+        headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in reply.headers]
+        if reply.body:
+            headers.append((b"content-type", reply.media_type.encode()))
+        body = b"" if scope["method"] == "HEAD" else reply.body
+        await send_reply(send, reply.status or operation.status, headers, body)
+
+    def _find(self, scope: Request) -> tuple[Operation, dict[str, str]]:
+        raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        path = raw_path.decode("latin-1")
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        others: set[str] = set()
+        for operation in self._operations:
+            match = operation.pattern.fullmatch(path)
+            if match is None:
+                continue
+            if operation.method == method:
+                try:
+                    found = {k: unquote(v, errors="strict") for k, v in match.groupdict().items()}
+                except UnicodeDecodeError:
+                    raise NotFound("the path is not UTF-8") from None
+                return operation, found
+            others.add(operation.method)
+        if others:
+            allowed = ", ".join(sorted(others))
+            raise MethodNotAllowed(f"{method} is not allowed here; {allowed} is")
+        raise NotFound(f"nothing answers {method} {scope['path']}")
+
+
+def _run(operation: Operation, call: Call) -> Reply:
+    result = operation.handler(call)
+    if isinstance(result, Reply):
+        return result
+    if operation.writer is None:
+        return Reply()
+    body = operation.writer.dump_json(result, by_alias=True, exclude_none=True)
+    return Reply(body=body)
+
+
+def _target(scope: Request) -> str:
+    query = scope["query_string"].decode("latin-1")
+    return f"{scope['path']}?{query}" if query else str(scope["path"])
+
+
+def read_query(model: type[BaseModel] | None, query_string: bytes) -> BaseModel | None:
+    """Checked query parameters: `a=1`, repeated `a=1&a=2` for lists, `a[b]=c` for objects.
+
+    Raises:
+        InvalidInput: every fault, under the parameter's name.
+    """
+    if model is None:
+        return None
+    try:
+        pairs = parse_qsl(
+            query_string.decode("latin-1"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=_QUERY_PAIRS_MAX,
+        )
+    except (UnicodeDecodeError, ValueError) as problem:
+        fault = Fault(field="", code="invalid_query", message=f"the query string: {problem}")
+        raise InvalidInput((fault,)) from None
+    lists = {
+        f.alias or name for name, f in model.model_fields.items() if _is_list(f.annotation)
+    }
+    values: dict[str, object] = {}
+    deep: list[tuple[str, str]] = []
+    for name, value in pairs:
+        if "[" in name and not name.endswith("[]"):
+            deep.append((name, value))
+        elif name.removesuffix("[]") in lists:
+            found = values.setdefault(name.removesuffix("[]"), [])
+            assert isinstance(found, list)
+            found.append(value)
+        else:
+            values[name] = value
+    known = {f.alias or name for name, f in model.model_fields.items()}
+    values |= parse_deep_objects(deep, known)
+    return _validated(lambda: model.model_validate(values))
+
+
+def _is_list(annotation: object) -> bool:
+    if get_origin(annotation) in (list, tuple):
+        return True
+    # Annotated[list[str], ...], list[str] | None, and both at once.
+    arguments: tuple[object, ...] = getattr(annotation, "__args__", ())
+    return get_origin(annotation) is not dict and any(_is_list(each) for each in arguments)
+
+
+def read_json(operation: Operation, content_type: bytes | None, raw: bytes) -> object:
+    """The checked body of a request.
+
+    Raises:
+        InvalidInput: not JSON, or every fault with its path. Unsupported: another media type.
+    """
+    if operation.reader is None:
+        return None
+    if raw and content_type is not None:
+        media_type = content_type.partition(b";")[0].strip().decode("latin-1")
+        if not _JSON_TYPE.fullmatch(media_type):
+            raise Unsupported(f"Content-Type {media_type!r} is not supported; use {JSON}")
+    reader = operation.reader
+    return _validated(lambda: reader.validate_json(raw))
+
+
+def _validated(validate: Callable[[], Any]) -> Any:
+    try:
+        return validate()
+    except ValidationError as problem:
+        raise InvalidInput(
+            tuple(
+                Fault(
+                    field=".".join(str(part) for part in error["loc"]),
+                    code=error["type"],
+                    message=error["msg"],
+                )
+                for error in problem.errors(include_url=False, include_input=False)
+            )
+        ) from None
+    except RecursionError:
+        fault = Fault(field="", code="too_deep", message="the body is nested too deeply")
+        raise InvalidInput((fault,)) from None
+
+
+def json_reply(value: object, status: int | None = None) -> Reply:
+    """A reply from plain values."""
+    return Reply(body=json.dumps(value, separators=(",", ":")).encode(), status=status)

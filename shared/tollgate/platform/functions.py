@@ -1,0 +1,82 @@
+"""The one table of functions: hosts, manifests and charts are made from it.
+
+A function is a folder `functions/<name>` with one `main.py` whose functions-framework target has the
+same name, and whose `app` is an ASGI application.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Trigger(StrEnum):
+    """What starts a function."""
+
+    HTTP = "http"
+    KAFKA = "kafka"
+    SCHEDULE = "schedule"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """One function.
+
+    Attributes:
+        name: folder and target.
+        title: what it does, in a few words.
+        trigger: what starts it.
+        routes: (method, path prefix) pairs it answers; method `*` is any. The longest prefix wins.
+        schedule: cron expression (UTC) for scheduled functions.
+    """
+
+    name: str
+    title: str
+    trigger: Trigger
+    routes: tuple[tuple[str, str], ...] = ()
+    schedule: str = ""
+
+
+FUNCTIONS: tuple[Function, ...] = (
+    Function(
+        name="ingest",
+        title="takes usage events and answers once they are on disk",
+        trigger=Trigger.HTTP,
+        routes=(("POST", "/api/v1/events"), ("POST", "/api/v3/openmeter/events")),
+    ),
+    Function(
+        name="load",
+        title="moves events from the log into ClickHouse, each counted once",
+        trigger=Trigger.KAFKA,
+        routes=(("POST", "/_/load"),),
+        schedule="* * * * *",
+    ),
+    Function(
+        name="usage",
+        title="meters, usage queries, events, subjects, the ledger",
+        trigger=Trigger.HTTP,
+        routes=(("*", "/api/"),),
+    ),
+    Function(
+        name="console",
+        title="landing page and API document",
+        trigger=Trigger.HTTP,
+        routes=(("GET", "/"),),
+    ),
+)
+BY_NAME = {function.name: function for function in FUNCTIONS}
+
+
+def function_for(method: str, path: str) -> Function | None:
+    """The function that answers a request: longest matching prefix, exact method before `*`."""
+    best: tuple[int, bool, Function] | None = None
+    for function in FUNCTIONS:
+        for wanted, prefix in function.routes:
+            if wanted not in ("*", method, "GET" if method == "HEAD" else method):
+                continue
+            exact = prefix == path
+            inside = path.startswith(prefix if prefix.endswith("/") else prefix + "/")
+            if not (exact or (inside and (wanted == "*" or prefix == "/"))):
+                continue
+            rank = (len(prefix), wanted != "*", function)
+            if best is None or rank[:2] > best[:2]:
+                best = rank
+    return best[2] if best else None

@@ -1,0 +1,135 @@
+"""The key index of a process: filled from a file and from SQL, kept fresh in the background.
+
+The host is open (loopback only, namespace `default`) only while no key was ever made. If SQL is away,
+the last known keys stay in force.
+"""
+
+import logging
+import threading
+from pathlib import Path
+
+from tollgate.core.errors import Fault, InvalidInput, TollgateError
+from tollgate.platform.access import (
+    DEFAULT_NAMESPACE,
+    ActiveKey,
+    KeyIndex,
+    Scope,
+    hash_secret,
+)
+from tollgate.platform.parts import Parts
+
+_log = logging.getLogger(__name__)
+_REFRESH_SECONDS = 5
+
+
+def open_keys(parts: Parts) -> KeyIndex:
+    """The index, filled once before it is given, then refreshed every few seconds.
+
+    Raises:
+        InvalidInput: the keys file is wrong.
+        Transient: SQL is away, so it is not known which keys are in force.
+    """
+    index = KeyIndex()
+    refresh = KeyRefresh(parts, index)
+    refresh.now()
+    stop = threading.Event()
+    thread = threading.Thread(target=refresh.forever, args=(stop,), name="keys", daemon=True)
+    thread.start()
+
+    def close() -> None:
+        stop.set()
+        thread.join()
+
+    parts.on_close(close)
+    return index
+
+
+class KeyRefresh:
+    """Reads all keys and replaces the index."""
+
+    def __init__(self, parts: Parts, index: KeyIndex) -> None:
+        self._parts = parts
+        self._index = index
+        self._from_file = (
+            read_keys_file(parts.settings.keys_file) if parts.settings.keys_file else ()
+        )
+
+    def now(self) -> None:
+        """Reads SQL and replaces the index."""
+        settings = self._parts.settings
+        keys = list(self._from_file)
+        ever = bool(keys)
+        embedded = settings.sql_url.startswith("sqlite:///")
+        if not embedded or Path(settings.sql_url.removeprefix("sqlite:///")).exists():
+            # SQLAlchemy takes half a second to import: only a process with a database pays.
+            from tollgate.platform.access_store import AccessKeyStore  # noqa: PLC0415
+            from tollgate.platform.database import open_database  # noqa: PLC0415
+
+            stored = AccessKeyStore(self._parts.get(open_database), self._parts.clock).list()
+            ever = ever or bool(stored)
+            keys += [
+                ActiveKey(
+                    id=key.id,
+                    namespace=key.namespace,
+                    scopes=frozenset(Scope(scope) for scope in key.scopes),
+                    secret_hash=key.secret_hash,
+                    expires_at=key.expires_at,
+                )
+                for key in stored
+                if key.revoked_at is None
+            ]
+        self._index.replace(keys, open_to_all=not ever)
+
+    def forever(self, stop: threading.Event) -> None:
+        """Refreshes until told to stop."""
+        while not stop.wait(_REFRESH_SECONDS):
+            try:
+                self.now()
+            except TollgateError as problem:
+                _log.warning("access keys could not be read", extra={"problem": problem.detail})
+
+
+def read_keys_file(path: Path) -> tuple[ActiveKey, ...]:
+    """Keys from a YAML list of `{key: tg_<id>_<secret>, namespace, scopes: [...]}`.
+
+    Raises:
+        InvalidInput: every fault, with the entry's number.
+    """
+    import yaml  # noqa: PLC0415 -- only a process with a keys file pays for it
+
+    faults: list[Fault] = []
+    keys: list[ActiveKey] = []
+
+    def fault(field: str, message: str) -> None:
+        faults.append(Fault(field=f"{path}: {field}", code="invalid_key", message=message))
+
+    try:
+        entries = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        entries = []
+        fault("file", f"can't be read: {problem}")
+    if not isinstance(entries, list):
+        fault("file", "must be a list of keys")
+        entries = []
+    for number, entry in enumerate(entries, 1):
+        entry = entry if isinstance(entry, dict) else {}
+        text = str(entry.get("key", ""))
+        parts = text.split("_", 2)
+        scopes = entry.get("scopes", [])
+        known = isinstance(scopes, list) and scopes and all(s in list(Scope) for s in scopes)
+        if len(parts) != 3 or parts[0] != "tg" or len(parts[2]) < 32:
+            fault(f"entry {number}", "`key` must read tg_<id>_<secret of at least 32 characters>")
+        elif not known:
+            fault(f"entry {number}", f"`scopes` must be a list of {', '.join(Scope)}")
+        else:
+            keys.append(
+                ActiveKey(
+                    id=parts[1],
+                    namespace=str(entry.get("namespace", DEFAULT_NAMESPACE)),
+                    scopes=frozenset(Scope(s) for s in scopes),
+                    secret_hash=hash_secret(parts[2]),
+                )
+            )
+    if faults:
+        raise InvalidInput(tuple(faults))
+    return tuple(keys)

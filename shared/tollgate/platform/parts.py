@@ -1,0 +1,86 @@
+"""The parts that functions share: opened when first asked for, closed together.
+
+In the embedded world every function of the process gets the same `Parts`, so there is one engine, one
+log, one key index. Nothing is opened at import: the functions-framework command forks after import.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from tollgate.core.clock import Clock, SystemClock
+from tollgate.core.errors import PermanentFault
+from tollgate.platform.clickhouse import ClickHouse
+from tollgate.platform.event_log import EventLog
+from tollgate.platform.settings import Settings
+
+_log = logging.getLogger(__name__)
+Made = TypeVar("Made")
+
+
+class Parts:
+    """Settings, clock, and whatever was opened with them."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self._made: dict[Callable[[Any], object], object] = {}
+        self._closers: list[Callable[[], None]] = []
+        self._lock = threading.RLock()
+
+    def get(self, make: Callable[["Parts"], Made]) -> Made:
+        """What `make(parts)` gave the first time."""
+        with self._lock:
+            if make not in self._made:
+                self._made[make] = make(self)
+            return self._made[make]  # type: ignore[return-value]  # the key made it
+
+    def has(self, make: Callable[["Parts"], object]) -> bool:
+        """Whether it was made already."""
+        return make in self._made
+
+    def on_close(self, closer: Callable[[], None]) -> None:
+        """Runs `closer` at the end, last registered first."""
+        with self._lock:
+            self._closers.append(closer)
+
+    def close(self) -> None:
+        """Closes all; a closer that fails does not keep the others from running."""
+        while self._closers:
+            try:
+                self._closers.pop()()
+            except Exception:  # noqa: BLE001 -- the process ends; the others must still be closed
+                _log.exception("closing failed")
+
+
+def open_clickhouse(parts: Parts) -> ClickHouse:
+    """The analytics store of the settings."""
+    settings = parts.settings
+    if settings.clickhouse_url:
+        clickhouse = ClickHouse(url=settings.clickhouse_url)
+    else:
+        clickhouse = ClickHouse(path=settings.clickhouse_path)
+    parts.on_close(clickhouse.close)
+    return clickhouse
+
+
+def open_log(parts: Parts) -> EventLog:
+    """The event log of the settings.
+
+    Raises:
+        PermanentFault: the URL names no log that this build knows.
+    """
+    settings = parts.settings
+    url = settings.log_url
+    if url and not url.startswith("sqlite:///"):
+        raise PermanentFault(f"TOLLGATE_LOG_URL: {url.split(':', 1)[0]!r} is not a known event log")
+    from pathlib import Path
+
+    from tollgate.platform.sqlite_log import SqliteLog
+
+    path = Path(url.removeprefix("sqlite:///")) if url else settings.log_path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = SqliteLog(path, parts.clock)
+    parts.on_close(log.close)
+    return log

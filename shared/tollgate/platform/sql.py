@@ -1,0 +1,310 @@
+"""The control plane's SQL: SQLite in one process, PostgreSQL when distributed, one dialect of ours.
+
+SQLAlchemy Core only. Stores define their tables on `metadata`; `infra/migrations/sql` creates them,
+and a test holds the two equal. A transaction is one `with` block; whatever the driver raises inside
+leaves it as one of the kinds of `tollgate.core.errors`, by the table in `translate`.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from tollgate.core.clock import datetime_from_us, us_from_datetime
+from tollgate.core.errors import (
+    Conflict,
+    Fault,
+    InvalidInput,
+    PermanentFault,
+    TollgateError,
+    Transient,
+)
+from tollgate.platform.paths import INFRA
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+SQLITE_BUSY_TIMEOUT_MS = 10_000
+ROWS_SKIPPED_MAX = 2**63 - 1
+"""Greatest OFFSET that both engines take."""
+
+_MIGRATION_LOCK = 7_464_401_001
+"""Number of the PostgreSQL advisory lock that migrations hold."""
+_WRITES = "tollgate_writes"
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    }
+)
+"""Every table of the control plane, each defined by the store that owns it."""
+
+# SQLite compares text byte by byte, PostgreSQL only in the C collation: both must sort alike.
+Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+# JSON, not JSONB: members keep their order and numbers their digits.
+Json = sa.JSON(none_as_null=True)
+
+
+class Instant(sa.types.TypeDecorator[datetime]):
+    """A UTC time as integer microseconds since the epoch: exact, and sorted alike everywhere."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: sa.Dialect) -> int | None:
+        return None if value is None else us_from_datetime(value)
+
+    def process_result_value(self, value: int | None, _dialect: sa.Dialect) -> datetime | None:
+        return None if value is None else datetime_from_us(value)
+
+
+class Database:
+    """One control-plane database. Thread-safe; make it after a fork, never at import time."""
+
+    def __init__(self, url: str) -> None:
+        """Connects lazily: a database that is away shows in the first transaction.
+
+        Args:
+            url: `sqlite:////absolute/path/control.db` or `postgresql+psycopg://…`.
+
+        Raises:
+            PermanentFault: the URL names no database that this process can use.
+        """
+        self._engine = _engine(url)
+        self._writer = self._engine.execution_options(**{_WRITES: True})
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A transaction that may write; committed when the block ends, rolled back when it raises.
+
+        SQLite takes the write lock at once (BEGIN IMMEDIATE), so what was read cannot change before
+        the write, and waiting for the lock never ends in a deadlock.
+        """
+        with translate(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def connect(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads, on one snapshot. A write inside it is refused."""
+        with translate(), self._engine.begin() as connection:
+            yield connection
+
+    def dispose(self) -> None:
+        """Closes every pooled connection."""
+        self._engine.dispose()
+
+
+def migrate(url: str, scripts: Path | None = None) -> None:
+    """Brings the schema to the newest revision. Idempotent; only reads when it is there already.
+
+    Runs in one transaction under a lock in the database, so that several that start at once migrate
+    once, and one that dies midway leaves nothing behind.
+
+    Args:
+        url: as in `Database`.
+        scripts: folder of the Alembic environment; by default `infra/migrations/sql` of the clone.
+
+    Raises:
+        Transient: the database is away or busy.
+        PermanentFault: the database has a revision that these scripts do not know.
+    """
+    # Only a migration pays for importing Alembic.
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    folder = scripts or INFRA / "migrations" / "sql"
+    if not folder.is_dir():
+        raise PermanentFault(f"there are no SQL migrations at {folder}")
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    # Alembic's default splits at spaces, which a folder of a clone may have.
+    config.set_main_option("path_separator", "newline")
+    head = ScriptDirectory.from_config(config).get_current_head()
+    database = Database(url)
+    try:
+        with database.connect() as connection:
+            if _revision(connection) == head:
+                return
+        with database.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                lock = sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)
+                connection.execute(sa.select(lock))
+            # Who waited for the lock may find the work done.
+            if _revision(connection) != head:
+                _upgrade(config, connection)
+    finally:
+        database.dispose()
+
+
+def put_row(
+    connection: sa.Connection,
+    table: sa.Table,
+    key: Mapping[str, object],
+    values: Mapping[str, object],
+) -> None:
+    """Inserts a row, or replaces `values` in the one that has this key; atomic in both engines.
+
+    Args:
+        connection: of a `Database.begin`.
+        table: what to write to.
+        key: every column of the primary key, with its value.
+        values: the other columns.
+    """
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    row = {**key, **values}
+    connection.execute(
+        insert(table).values(row).on_conflict_do_update(index_elements=[*key], set_=dict(values))
+    )
+
+
+@contextmanager
+def translate() -> Iterator[None]:
+    """Turns every error of SQLAlchemy and its drivers into one of ours."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _fault_of_driver(error) from error
+    except PoolTimeoutError as error:
+        raise Transient("every database connection is in use") from error
+    except UnicodeEncodeError as error:
+        raise _unstorable_text() from error
+    except SQLAlchemyError as error:
+        raise PermanentFault(f"the control-plane database refused: {error}") from error
+
+
+def _fault_of_driver(error: DBAPIError) -> TollgateError:
+    if isinstance(error.orig, UnicodeEncodeError):
+        return _unstorable_text()
+    code = _vendor_code(error)
+    if code in _UNIQUE:
+        return Conflict("a row with the same key exists already")
+    if code in _UNSTORABLE:
+        return _unstorable_text()
+    if error.connection_invalidated or code.startswith(_TRANSIENT):
+        return Transient(f"the control-plane database cannot answer now: {error.orig}")
+    return PermanentFault(f"the control-plane database refused: {error.orig}")
+
+
+_UNIQUE = frozenset({"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "23505"})
+# 22021 is PostgreSQL's own refusal of a NUL in text; psycopg refuses it before it is sent.
+_UNSTORABLE = frozenset({"22021", "DataError"})
+_TRANSIENT = (
+    "SQLITE_BUSY",
+    "SQLITE_LOCKED",
+    "SQLITE_FULL",
+    "SQLITE_IOERR",
+    "SQLITE_NOMEM",
+    "SQLITE_PROTOCOL",
+    "08",  # connection lost
+    "25P03",  # idle transaction ended by the server
+    "40",  # deadlock, serialization
+    "53",  # out of disk, memory, connections
+    "55P03",  # lock not available
+    "57",  # shutting down, starting up, query cancelled
+    "58030",  # I/O error
+    "OperationalError",  # no connection was made at all, so the server gave no code
+)
+
+
+def _vendor_code(error: DBAPIError) -> str:
+    """SQLite's error name, PostgreSQL's SQLSTATE, or the error's class where there is neither."""
+    for attribute in ("sqlite_errorname", "sqlstate"):
+        code = getattr(error.orig, attribute, None)
+        if isinstance(code, str):
+            return code
+    return type(error.orig).__name__
+
+
+def _unstorable_text() -> InvalidInput:
+    fault = Fault(
+        field="",
+        code="text_not_storable",
+        message="text must be Unicode without NUL and without lone surrogates",
+    )
+    return InvalidInput((fault,))
+
+
+def _engine(url: str) -> sa.Engine:
+    try:
+        target = sa.make_url(url)
+        if target.get_backend_name() != "sqlite":
+            return sa.create_engine(target, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise PermanentFault(f"the driver of the database is not installed: {error}") from error
+    except SQLAlchemyError:
+        # The cause is left out on purpose: it may quote the URL, which may hold a password.
+        raise PermanentFault("the database URL is not one that SQLAlchemy can open") from None
+    if target.database in {None, "", ":memory:"}:
+        raise PermanentFault("SQLite needs a file: each thread would see a memory of its own")
+    engine = sa.create_engine(target)
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver's own BEGIN comes too late for DDL and knows no IMMEDIATE; `_begin_sqlite` says it.
+    connection.isolation_level = None
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_TIMEOUT_MS}")
+        _switch_to_wal(cursor)
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+
+
+def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
+    """Puts a new file into WAL mode; on one that has it, nothing happens.
+
+    Two that switch the same new file at once may get SQLITE_BUSY without the busy timeout being
+    waited for (https://sqlite.org/wal.html, "Sometimes Queries Return SQLITE_BUSY").
+    """
+    deadline = time.monotonic() + SQLITE_BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+                raise
+            threading.Event().wait(0.01)
+        else:
+            return
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql(f"PRAGMA query_only = {'OFF' if writes else 'ON'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    """The revision that the database has; None before the first migration."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.execute(
+        sa.select(sa.column("version_num", sa.Text)).select_from(sa.table("alembic_version"))
+    ).scalar()
+    return revision
+
+
+def _upgrade(config: "Config", connection: sa.Connection) -> None:
+    from alembic import command
+    from alembic.util import CommandError
+
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise PermanentFault(f"the SQL schema cannot be migrated: {error}") from error

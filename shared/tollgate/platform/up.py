@@ -1,0 +1,167 @@
+"""Runs the host in the foreground: `python -m tollgate.platform.up`, what `scripts/up` calls.
+
+Makes the data folder, migrates both stores, starts every function (or the one of
+`TOLLGATE_FUNCTION`) on one port, and ends on SIGINT or SIGTERM after requests in flight are answered.
+"""
+
+import argparse
+import fcntl
+import ipaddress
+import logging
+import sys
+from pathlib import Path
+from typing import IO
+
+import uvicorn
+
+from tollgate.core.errors import InvalidInput, PermanentFault, TollgateError
+from tollgate.platform.clickhouse_schema import migrate_clickhouse
+from tollgate.platform.functions import BY_NAME, FUNCTIONS
+from tollgate.platform.host import Host
+from tollgate.platform.keys import open_keys
+from tollgate.platform.parts import Parts, open_clickhouse
+from tollgate.platform.settings import Settings, read_settings
+from tollgate.platform.sql import migrate
+from tollgate.platform.telemetry import configure_logs
+
+_log = logging.getLogger(__name__)
+_LOOPBACK = "127.0.0.1"
+_ANY = "0.0.0.0"  # noqa: S104 -- only once keys are configured
+_KEEP_ALIVE_SECONDS = 75
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="scripts/up", description="Runs Tollgate on one port.")
+    parser.add_argument("--port", type=int, help="TCP port (TOLLGATE_PORT, 8888)")
+    parser.add_argument("--data", type=Path, help="data folder (TOLLGATE_DATA)")
+    parser.add_argument("--meters", type=Path, help="meters.yaml (TOLLGATE_METERS)")
+    given = parser.parse_args(arguments)
+    try:
+        settings = read_settings(overrides=vars(given))
+        configure_logs(settings.log_level)
+        return run(settings)
+    except TollgateError as problem:
+        for line in _lines(problem):
+            print(f"tollgate: {line}", file=sys.stderr)
+        return 2
+
+
+def _lines(problem: TollgateError) -> list[str]:
+    if isinstance(problem, InvalidInput):
+        return [f"{fault.field}: {fault.message}" for fault in problem.faults]
+    return [problem.detail]
+
+
+def run(settings: Settings) -> int:
+    """Serves until told to end.
+
+    Raises:
+        PermanentFault: another process has the data folder, or the address is not safe to bind.
+    """
+    if settings.function and settings.function not in BY_NAME:
+        raise PermanentFault(f"TOLLGATE_FUNCTION: there is no function {settings.function!r}")
+    settings.data.mkdir(parents=True, exist_ok=True)
+    with (settings.data / "lock").open("w") as lock:
+        _lock(lock, settings)
+        parts = Parts(settings)
+        migrate(settings.sql_url)
+        functions = [BY_NAME[settings.function]] if settings.function else list(FUNCTIONS)
+        migrate_clickhouse(parts.get(open_clickhouse))
+        address = bind_address(settings, open_to_all=parts.get(open_keys).open_to_all)
+        server = _Server(
+            uvicorn.Config(
+                Host(parts, functions),
+                host=address,
+                port=settings.port,
+                loop="uvloop",
+                http="httptools",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=True,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=settings.drain_seconds,
+                ws="none",
+            ),
+            open_to_all=parts.get(open_keys).open_to_all,
+        )
+        server.run()
+        return 0 if server.started else 1
+
+
+def _lock(lock: IO[str], settings: Settings) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise PermanentFault(
+            f"another process uses the data folder {settings.data}; end it, or give another --data"
+        ) from None
+
+
+def bind_address(settings: Settings, *, open_to_all: bool) -> str:
+    """Where to listen: loopback only as long as nobody needs a key.
+
+    Raises:
+        PermanentFault: the settings ask for more while no key exists.
+    """
+    if not open_to_all:
+        return settings.host or _ANY
+    host = settings.host or _LOOPBACK
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise PermanentFault(
+            f"TOLLGATE_HOST={host}: without any access key only loopback is served; start once "
+            "without it, run `tollgate keys create --scope admin`, then start again"
+        )
+    return host
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens and what to do next, once it does."""
+
+    def __init__(self, config: uvicorn.Config, *, open_to_all: bool) -> None:
+        super().__init__(config)
+        self._open_to_all = open_to_all
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Starts, then greets."""
+        await super().startup(sockets=sockets)  # type: ignore[arg-type]
+        if self.started and not self.should_exit:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            print(_greeting(f"http://localhost:{port}", self._open_to_all), flush=True)
+
+
+def _greeting(url: str, open_to_all: bool) -> str:
+    key = "" if open_to_all else " \\\n    -H 'Authorization: Bearer '\"$TOLLGATE_KEY\""
+    access = (
+        "No access key is configured: served on 127.0.0.1 only, namespace `default`."
+        if open_to_all
+        else "Requests need an access key: export TOLLGATE_KEY=tg_..."
+    )
+    return f"""
+Tollgate runs at {url}
+{access}
+
+Send an event:
+
+  curl -i {url}/api/v1/events{key} \\
+    -H 'Content-Type: application/cloudevents+json' \\
+    -d '{{"specversion":"1.0","id":"'$(date +%s%N)'","source":"quickstart","type":"prompt",
+         "subject":"customer-1","data":{{"tokens":42,"model":"gpt-5","type":"input"}}}}'
+
+See it counted:
+
+  curl '{url}/api/v1/meters/tokens_total/query?groupBy=model'{key}
+
+Or send two months of sample usage:  .venv/bin/tollgate demo --url {url}
+End with Ctrl-C.
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
