@@ -147,9 +147,9 @@ def _immutable_faults(wanted: FileMeter, stored: Meter) -> Iterator[Fault]:
             field=wanted.place,
             code="immutable",
             message=(
-                f"{wanted.field}.{name}: the {name} of the meter {stored.slug} is {before} and cannot become "
-                f"{after}: give the new meter a slug of its own, or first delete the old one with "
-                f"DELETE /api/v1/meters/{stored.slug}"
+                f"{wanted.field}.{name}: the {name} of the meter {stored.slug} is {before} and "
+                f"cannot become {after}: give the new meter a slug of its own, or first delete "
+                f"the old one with DELETE /api/v1/meters/{stored.slug}"
             ),
         )
 

@@ -1,5 +1,6 @@
 """Meters in SQL. Every call names the namespace first."""
 
+import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,8 +10,12 @@ import sqlalchemy as sa
 from tollgate.core.clock import Clock
 from tollgate.core.errors import Conflict, NotFound
 from tollgate.core.ids import new_ulid
+from tollgate.metering.filters import And, Comparison, Filter, Match, Membership, Or, Presence
 from tollgate.metering.meter import Aggregation, ManagedBy, Meter, MeterChanges, MeterInput
 from tollgate.platform.sql import ROWS_SKIPPED_MAX, Database, Instant, Json, Text, metadata
+
+# Elsewhere than before % and _ a backslash in a pattern is itself; SQL would swallow it.
+_BACKSLASH = re.compile(r"\\([%_\\])?")
 
 meters = sa.Table(
     "meters",
@@ -52,42 +57,13 @@ class MeterOrder(StrEnum):
     UPDATED_AT = "updated_at"
 
 
-class Comparison(StrEnum):
-    """How a filter compares, as v3 of the contract names it (schema `StringFieldFilter`).
-
-    Texts compare byte by byte; `contains` and `ocontains` ignore the case of ASCII letters.
-    """
-
-    EQ = "eq"
-    NEQ = "neq"
-    CONTAINS = "contains"
-    OCONTAINS = "ocontains"
-    OEQ = "oeq"
-    GT = "gt"
-    GTE = "gte"
-    LT = "lt"
-    LTE = "lte"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeterFilter:
-    """One condition on a meter's slug or name.
-
-    Attributes:
-        values: the alternatives of `oeq` and `ocontains`; exactly one for every other comparison.
-    """
-
-    field: MeterOrder
-    comparison: Comparison
-    values: tuple[str, ...]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterListing:
     """Which meters, and which page of them.
 
     Attributes:
         page: from 1.
+        filters: columns and what must hold for each; all must hold. Case is ignored for ASCII only.
     """
 
     page: int = 1
@@ -95,7 +71,7 @@ class MeterListing:
     order_by: MeterOrder = MeterOrder.CREATED_AT
     descending: bool = False
     include_deleted: bool = False
-    filters: tuple[MeterFilter, ...] = ()
+    filters: tuple[tuple[MeterOrder, Filter], ...] = ()
 
 
 class MeterStore:
@@ -287,27 +263,27 @@ def _conditions(namespace: str, listing: MeterListing) -> Iterable[sa.ColumnElem
     yield meters.c.namespace == namespace
     if not listing.include_deleted:
         yield meters.c.deleted_at.is_(None)
-    for wanted in listing.filters:
-        yield _condition(meters.c[wanted.field.value], wanted)
+    for column, asked in listing.filters:
+        yield _condition(meters.c[column.value], asked)
 
 
-def _condition(column: sa.Column[str], wanted: MeterFilter) -> sa.ColumnElement[bool]:
-    first = wanted.values[0]
-    match wanted.comparison:
-        case Comparison.EQ | Comparison.OEQ:
-            return column.in_(wanted.values)
-        case Comparison.NEQ:
-            return column != first
-        case Comparison.CONTAINS | Comparison.OCONTAINS:
-            return sa.or_(*(column.icontains(text, autoescape=True) for text in wanted.values))
-        case Comparison.GT:
-            return column > first
-        case Comparison.GTE:
-            return column >= first
-        case Comparison.LT:
-            return column < first
-        case Comparison.LTE:
-            return column <= first
+def _condition(column: sa.Column[str], asked: Filter) -> sa.ColumnElement[bool]:
+    match asked:
+        case Comparison(operator=operator, value=value):
+            return column.op(operator.value, is_comparison=True, return_type=sa.Boolean())(value)
+        case Membership(values=values, negated=negated):
+            return column.not_in(values) if negated else column.in_(values)
+        case Match(pattern=pattern, ignore_case=ignore_case, negated=negated):
+            strict = _BACKSLASH.sub(lambda each: each[0] if each[1] else "\\\\", pattern)
+            like = column.ilike if ignore_case else column.like
+            found = like(strict, escape="\\")
+            return sa.not_(found) if negated else found
+        case Presence(present=present):
+            return column.is_not(None) if present else column.is_(None)
+        case And(filters=filters):
+            return sa.and_(sa.true(), *(_condition(column, each) for each in filters))
+        case Or(filters=filters):
+            return sa.or_(sa.false(), *(_condition(column, each) for each in filters))
 
 
 def _same(stored: object, wanted: object) -> bool:
