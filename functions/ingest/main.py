@@ -1,5 +1,7 @@
 """Takes usage events (CloudEvents) and answers once they are on disk."""
 
+from typing import Any
+
 import functions_framework.aio
 from starlette.requests import Request
 
@@ -10,7 +12,7 @@ app = Application("ingest", IngestService)
 
 
 @functions_framework.aio.http
-async def ingest(request: Request) -> Application:
-    """The functions-framework target: hands the request to the ASGI application."""
+async def ingest(request: Request) -> Any:
+    """The functions-framework target: Starlette awaits whatever ASGI application it returns."""
     del request
     return app

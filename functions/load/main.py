@@ -1,5 +1,7 @@
 """Moves events from the log into ClickHouse, each counted once."""
 
+from typing import Any
+
 import functions_framework.aio
 from starlette.requests import Request
 
@@ -10,7 +12,7 @@ app = Application("load", LoadService)
 
 
 @functions_framework.aio.http
-async def load(request: Request) -> Application:
-    """The functions-framework target: hands the request to the ASGI application."""
+async def load(request: Request) -> Any:
+    """The functions-framework target: Starlette awaits whatever ASGI application it returns."""
     del request
     return app

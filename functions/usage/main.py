@@ -1,5 +1,7 @@
 """Meters, usage queries, events, subjects, the ledger."""
 
+from typing import Any
+
 import functions_framework.aio
 from starlette.requests import Request
 
@@ -10,7 +12,7 @@ app = Application("usage", UsageService)
 
 
 @functions_framework.aio.http
-async def usage(request: Request) -> Application:
-    """The functions-framework target: hands the request to the ASGI application."""
+async def usage(request: Request) -> Any:
+    """The functions-framework target: Starlette awaits whatever ASGI application it returns."""
     del request
     return app

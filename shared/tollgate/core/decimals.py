@@ -11,7 +11,7 @@ _QUANTUM = Decimal(1).scaleb(-SCALE)
 
 
 def divide(total: Decimal, count: int) -> Decimal:
-    """total / count with 18 digits after the point, half to even."""
+    """Divides a total by a count, with 18 digits after the point, half to even."""
     return EXACT.quantize(EXACT.divide(total, Decimal(count)), _QUANTUM)
 
 

@@ -1,6 +1,7 @@
 """The kinds of failure that every part of Tollgate knows.
 
-Pure: a kind says nothing of HTTP. `tollgate.platform.problem` maps kinds to status codes and bodies.
+Pure: a kind says nothing of HTTP. `tollgate.platform.problem` maps kinds to status codes and
+bodies.
 """
 
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ class PermanentFault(TollgateError):
 
 
 def describe(faults: tuple[Fault, ...]) -> str:
-    """One sentence for people from a list of faults: the first ones, and how many more there are."""
+    """One sentence for people from a list of faults: the first, and how many more there are."""
     shown = []
     for fault in faults[:3]:
         place = fault.field if fault.index is None else f"event {fault.index}: {fault.field}"

@@ -1,7 +1,8 @@
 """RFC 3339 instants: parse, cut to microseconds, print.
 
 Rules: a zone is required; more than six fractional digits are cut, never rounded; second 60 (a leap
-second) is the first second of the next minute; years 1900 to 2299, what the analytics store can hold.
+second) is the first second of the next minute; years 1900 to 2299, what the analytics store can
+hold.
 """
 
 import re
@@ -54,7 +55,8 @@ def format_instant(instant: datetime) -> str:
 def parse_instant_us(text: str) -> int:
     """Like `parse_instant`, as microseconds since the epoch."""
     if text[-1:] == "Z" and len(text) in _COMMON_LENGTHS and text[4::3][:5] in _COMMON_MARKS:
-        # The common form, 3 times faster: `fromisoformat` checks the digits, the marks their places.
+        # The common form, 3 times faster: `fromisoformat` checks the digits, the marks their
+        # places.
         try:
             instant = datetime.fromisoformat(text)
         except ValueError:

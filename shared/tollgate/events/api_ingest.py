@@ -76,7 +76,9 @@ class IngestService:
                     ({"answer": "rejected"}, ingest.rejected),
                 ],
             ),
-            gauge("tollgate_ingest_pending_bytes", "Events waiting for the log.", ingest.pending_bytes),
+            gauge(
+                "tollgate_ingest_pending_bytes", "Events waiting for the log.", ingest.pending_bytes
+            ),
             gauge("tollgate_log_backlog_bytes", "Records not yet released.", log.backlog_bytes()),
         )
 

@@ -1,6 +1,7 @@
 """A load batch: records of one partition, taken apart into arrays.
 
-Entries stay in numpy, lines stay bytes: only the events that need a closer look become Python objects.
+Entries stay in numpy, lines stay bytes: only the events that need a closer look become Python
+objects.
 """
 
 from collections.abc import Sequence
@@ -83,7 +84,8 @@ class Batch:
 
     def key_text(self, event: int) -> str:
         """The event's key hash as the engine's UUID text without dashes."""
-        return self.entries["key"][event].tobytes().hex()
+        key: bytes = self.entries["key"][event].tobytes()
+        return key.hex()
 
     def position(self, event: int) -> tuple[int, int, int, int]:
         """(generation, partition, offset, index)."""
@@ -106,7 +108,7 @@ def open_batch(generation: int, partition: int, records: Sequence[StoredRecord])
             record = decode_record(stored.value)
             part = np.frombuffer(record.entries, dtype=ENTRY_TYPE, count=record.count)
             if int(part["length"].sum()) != len(record.lines):
-                raise CorruptRecord("lengths", "the lines' lengths do not add up")
+                raise CorruptRecord("lengths", "the lengths do not add up")  # noqa: TRY301
         except (CorruptRecord, ValueError) as problem:
             code = problem.code if isinstance(problem, CorruptRecord) else "lengths"
             corrupt.append(Corrupt(record=stored, code=code, detail=str(problem)))

@@ -1,7 +1,7 @@
 """Who claimed a key first: the decision between stored, duplicate and conflict.
 
-A decision depends only on what stands before the event in its partition, so any loader that reads the
-same log decides the same.
+A decision depends only on what stands before the event in its partition, so any loader that reads
+the same log decides the same.
 """
 
 from collections.abc import Iterable
@@ -98,7 +98,8 @@ def _decide_one(
     key, position = event_key(batch.lines[event], batch, event), batch.position(event)
     mine = _claim_of(batch, event, position)
     held = claims.setdefault(key, [])
-    # A claim at or after this position is this event itself, read again after a crash, or its future.
+    # A claim at or after this position is this event itself, read again after a crash, or its
+    # future.
     before = [c for c in held if c.position < position]
     if not before or not window.covers(before[-1], mine.appended_us):
         if not any(c.position == position for c in held):
@@ -135,7 +136,7 @@ def _claim_of(batch: Batch, event: int, position: PositionTuple) -> Claim:
 
 
 def same_content(left: Content, right: Content) -> bool:
-    """Whether two contents mean the same: JSON compared as values, an omitted media type is JSON."""
+    """Whether two contents mean the same: JSON as values, an omitted media type is JSON."""
     return (
         left.type == right.type
         and left.subject == right.subject

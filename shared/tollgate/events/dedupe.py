@@ -1,9 +1,9 @@
 """Which keys may have been seen: blocked Bloom filters over key hashes.
 
-A filter never misses a key that was added; it may name one that was not (about 1 in 100), so every hit
-is checked in ClickHouse. One 64-bit word per key, five bits in it (Putze, Sanders, Singler: "Cache-,
-Hash- and Space-Efficient Bloom Filters", 2007), some 21 bits per key. Filters are kept by week of
-append time, so that a week beyond the dedupe window is dropped whole.
+A filter never misses a key that was added; it may name one that was not (about 1 in 100), so every
+hit is checked in ClickHouse. One 64-bit word per key, five bits in it (Putze, Sanders, Singler:
+"Cache-, Hash- and Space-Efficient Bloom Filters", 2007), some 21 bits per key. Filters are kept by
+week of append time, so that a week beyond the dedupe window is dropped whole.
 """
 
 import numpy as np

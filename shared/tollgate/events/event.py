@@ -89,11 +89,7 @@ def decode_envelopes(body: bytes, batch: bool) -> list[Envelope]:
 
 def needs_care(body: bytes) -> bool:
     """Whether any event of the body needs the checks that most bodies can go without."""
-    return (
-        body.count(b"{") + body.count(b"[") > DEPTH_MAX
-        or b"\\u" in body
-        or may_be_inexact(body)
-    )
+    return body.count(b"{") + body.count(b"[") > DEPTH_MAX or b"\\u" in body or may_be_inexact(body)
 
 
 def encode_plain(event: Envelope, arrival: Arrival) -> Encoded:

@@ -213,8 +213,7 @@ class _Reading:
                 return
             children: Sequence[tuple[object, object]] = ()
             if isinstance(value, dict):
-                for name in value:
-                    stack.append((name, f"{path}.{name}", 0))
+                stack.extend((name, f"{path}.{name}", 0) for name in value)
                 children = tuple(value.items())
             elif isinstance(value, list):
                 children = tuple(enumerate(value))

@@ -1,7 +1,7 @@
 """Group commit: what arrives while a flush is on its way becomes the next record.
 
-One flush is outstanding per partition, so a slow log makes records larger, not queues longer. All of
-it runs on one event loop; only the log's answer comes from another thread.
+One flush is outstanding per partition, so a slow log makes records larger, not queues longer. All
+of it runs on one event loop; only the log's answer comes from another thread.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Who an event is, and whether two of them say the same.
 
-Identity is (namespace, source, id), length-prefixed, so that no two keys share a text. Both hashes are
-XXH3-128 with a fixed seed (https://xxhash.com): they only find candidates, the full key and the full
-content decide.
+Identity is (namespace, source, id), length-prefixed, so that no two keys share a text. Both hashes
+are XXH3-128 with a fixed seed (https://xxhash.com): they only find candidates, the full key and
+the full content decide.
 """
 
 import json
@@ -57,7 +57,7 @@ def _first_wins(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def same_json(left: str, right: str) -> bool:
-    """Whether two JSON texts are one value: order and space ignored, 1 equals 1.0, true is not 1."""
+    """Whether two JSON texts are one value: order and space ignored, 1 is 1.0, true is not 1."""
     return left == right or _equal(_parse(left), _parse(right))
 
 

@@ -131,7 +131,8 @@ class Ingest:
     ) -> Accepted:
         """Stores one event in CloudEvents' binary mode: attributes in headers, data in the body.
 
-        Errors as in `take`. Header values are percent-decoded (CloudEvents HTTP binding 1.0.2, 3.1.3.2).
+        Errors as in `take`. Header values are percent-decoded (CloudEvents HTTP binding 1.0.2,
+        3.1.3.2).
         """
         if not body.isascii():
             _check_utf8(body)
@@ -169,7 +170,7 @@ class Ingest:
     def _check_count(self, count: int) -> None:
         if count > self._limits.batch_events_max:
             raise TooLarge(
-                f"{count} events in one request, at most {self._limits.batch_events_max} are taken; "
+                f"{count} events in a request, at most {self._limits.batch_events_max} are taken: "
                 "send several requests, or raise TOLLGATE_BATCH_EVENTS_MAX"
             )
 

@@ -1,7 +1,8 @@
 """The ledger: what became of every record, and how far loading has come.
 
 A record's rows are written after its events and keys. The frontier of a partition is the highest
-offset in the ledger: a loader starts right after it and writes in order, so nothing below is missing.
+offset in the ledger: a loader starts right after it and writes in order, so nothing below is
+    missing.
 """
 
 import threading

@@ -1,8 +1,8 @@
 """Use case: move records from the log into ClickHouse, each event counted once.
 
-Order of writes: events, event_keys, outcomes, ledger; then the log may forget. Every row carries its
-position and every decision depends only on the log before it, so whatever is written twice (a crash
-between two writes, a second loader) is the same row twice and counts once.
+Order of writes: events, event_keys, outcomes, ledger; then the log may forget. Every row carries
+its position and every decision depends only on the log before it, so whatever is written twice (a
+crash between two writes, a second loader) is the same row twice and counts once.
 """
 
 import logging
@@ -209,9 +209,9 @@ class Loader:
             if self._read_more():
                 continue
             left = until - monotonic()
-            if left <= 0 or events >= self._limits.events_max or stop.wait(left):
-                if not self._read_more():
-                    return batch
+            over = left <= 0 or events >= self._limits.events_max or stop.wait(left)
+            if over and not self._read_more():
+                return batch
 
     def _read_more(self) -> bool:
         records = self._log.read(self._partition, self._read_through, _READ_BYTES)

@@ -10,21 +10,15 @@ from decimal import Decimal
 # A number of at least 16 characters of digits and points, or one with an exponent, may be inexact;
 # anything shorter has at most 15 significant digits and survives a double (IEEE 754: DBL_DIG).
 _DIGITS_RUN = b"0" * 16
-_CLASSES = bytes.maketrans(
-    b"0123456789." + b"eE", b"0" * 11 + b"ee"
-)
+_CLASSES = bytes.maketrans(b"0123456789." + b"eE", b"0" * 11 + b"ee")
 _EXPONENT = re.compile(rb"[:,\[\s]-?\d[\d.]*[eE]")
-_TOKENS = re.compile(
-    r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?', re.DOTALL
-)
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?', re.DOTALL)
 
 
 def may_be_inexact(text: bytes) -> bool:
     """A cheap scan: False means that every number survives a double; True means look closer."""
     classes = text.translate(_CLASSES)
-    return _DIGITS_RUN in classes or (
-        b"0e" in classes and _EXPONENT.search(text) is not None
-    )
+    return _DIGITS_RUN in classes or (b"0e" in classes and _EXPONENT.search(text) is not None)
 
 
 def exact_copy(text: str) -> str:

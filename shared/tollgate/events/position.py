@@ -1,8 +1,8 @@
 """Where an event stands in the log, and how far a reader has come.
 
 A position is (generation, partition, offset, index). A token names, for one generation, the last
-offset written in each partition: `2;0:17,1:9` is generation 2, offset 17 of partition 0, offset 9 of
-partition 1.
+offset written in each partition: `2;0:17,1:9` is generation 2, offset 17 of partition 0, offset 9
+of partition 1.
 """
 
 import re

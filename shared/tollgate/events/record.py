@@ -49,7 +49,7 @@ _U16 = struct.Struct("<H")
 
 
 class Encoded(msgspec.Struct, frozen=True, gc=False):
-    """One event as the log keeps it. `entry` lacks the namespace index, which the record decides."""
+    """One event as the log keeps it. The record adds the namespace index."""
 
     key_hash: bytes
     content_hash: bytes

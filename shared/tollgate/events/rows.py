@@ -110,11 +110,9 @@ def outcome_rows(batch: Batch) -> bytes:
     for corrupt in batch.corrupt:
         appended = instant_text(corrupt.record.appended_us)
         raw = base64.b64encode(corrupt.record.value[:_RAW_BYTES_KEPT]).decode()
-        rows.append(
-            (batch.generation, batch.partition, corrupt.record.offset, 0, appended)
-            + ("", OUTCOMES[DEAD], "", "", _NO_HASH, corrupt.code, corrupt.detail, raw)
-            + (0, 0, 0, 0, appended)
-        )
+        position = (batch.generation, batch.partition, corrupt.record.offset, 0, appended)
+        found = ("", OUTCOMES[DEAD], "", "", _NO_HASH, corrupt.code, corrupt.detail, raw)
+        rows.append((*position, *found, 0, 0, 0, 0, appended))
     return b"".join(_encode(row) + b"\n" for row in rows)
 
 

@@ -1,4 +1,4 @@
-"""v1 of meters on HTTP: create, read, update, delete, query, subjects, group-by values, progress."""
+"""v1 of meters on HTTP: create, read, update, delete, query, subjects, dimensions, progress."""
 
 import csv
 import io
@@ -162,9 +162,7 @@ def tracked_query(
 ) -> tuple[QueryRow, ...]:
     """Runs a query and keeps its progress under the client's id, if it gave one."""
     settings = call.parts.settings
-    bounds = QueryBounds(
-        rows_max=settings.query_rows_max, seconds_max=settings.query_seconds_max
-    )
+    bounds = QueryBounds(rows_max=settings.query_rows_max, seconds_max=settings.query_seconds_max)
     clickhouse = call.parts.get(open_clickhouse)
     if client_id is None:
         return run_query(clickhouse, meter, asked, bounds)
@@ -221,7 +219,9 @@ def _filters(body: MeterQueryBody) -> dict[str, Filter]:
 
 def wants_csv(call: Call) -> bool:
     """Whether the caller prefers CSV: it names text/csv before JSON."""
-    accepted = [part.partition(";")[0].strip() for part in call.headers.get("accept", "").split(",")]
+    accepted = [
+        part.partition(";")[0].strip() for part in call.headers.get("accept", "").split(",")
+    ]
     return next((kind == CSV for kind in accepted if kind in (CSV, "application/json")), False)
 
 
@@ -313,42 +313,83 @@ _ONE = "meters/{meterIdOrSlug}"
 _ADMIN = {"scope": Scope.ADMIN}
 OPERATIONS: tuple[Operation, ...] = (
     _operation(
-        "GET", "meters", "listMeters", "List meters",
-        handler=list_meters, query=MeterListParameters, response=list[MeterBody],
+        "GET",
+        "meters",
+        "listMeters",
+        "List meters",
+        handler=list_meters,
+        query=MeterListParameters,
+        response=list[MeterBody],
     ),
     _operation(
-        "POST", "meters", "createMeter", "Create a meter", status=201,
-        handler=create_meter, body=MeterCreateBody, response=MeterBody, **_ADMIN,
+        "POST",
+        "meters",
+        "createMeter",
+        "Create a meter",
+        status=201,
+        handler=create_meter,
+        body=MeterCreateBody,
+        response=MeterBody,
+        **_ADMIN,
     ),
+    _operation("GET", _ONE, "getMeter", "Get a meter", handler=get_meter, response=MeterBody),
     _operation(
-        "GET", _ONE, "getMeter", "Get a meter", handler=get_meter, response=MeterBody
-    ),
-    _operation(
-        "PUT", _ONE, "updateMeter", "Update a meter",
-        handler=update_meter, body=MeterUpdateBody, response=MeterBody, **_ADMIN,
+        "PUT",
+        _ONE,
+        "updateMeter",
+        "Update a meter",
+        handler=update_meter,
+        body=MeterUpdateBody,
+        response=MeterBody,
+        **_ADMIN,
     ),
     _operation(
         "DELETE", _ONE, "deleteMeter", "Delete a meter", status=204, handler=delete_meter, **_ADMIN
     ),
     _operation(
-        "GET", f"{_ONE}/query", "queryMeter", "Query a meter", handler=query_meter,
-        query=MeterQueryParameters, response=MeterQueryResultBody, other_media=(CSV,),
+        "GET",
+        f"{_ONE}/query",
+        "queryMeter",
+        "Query a meter",
+        handler=query_meter,
+        query=MeterQueryParameters,
+        response=MeterQueryResultBody,
+        other_media=(CSV,),
     ),
     _operation(
-        "POST", f"{_ONE}/query", "queryMeterPost", "Query a meter", handler=query_meter,
-        body=MeterQueryBody, response=MeterQueryResultBody, other_media=(CSV,),
+        "POST",
+        f"{_ONE}/query",
+        "queryMeterPost",
+        "Query a meter",
+        handler=query_meter,
+        body=MeterQueryBody,
+        response=MeterQueryResultBody,
+        other_media=(CSV,),
     ),
     _operation(
-        "GET", f"{_ONE}/subjects", "listMeterSubjects", "List a meter's subjects",
-        handler=list_subjects, query=PeriodParameters, response=list[str],
+        "GET",
+        f"{_ONE}/subjects",
+        "listMeterSubjects",
+        "List a meter's subjects",
+        handler=list_subjects,
+        query=PeriodParameters,
+        response=list[str],
     ),
     _operation(
-        "GET", _ONE + "/group-by/{groupByKey}/values", "listMeterGroupByValues",
-        "List the values of a dimension", handler=list_group_by_values,
-        query=PeriodParameters, response=list[str],
+        "GET",
+        _ONE + "/group-by/{groupByKey}/values",
+        "listMeterGroupByValues",
+        "List the values of a dimension",
+        handler=list_group_by_values,
+        query=PeriodParameters,
+        response=list[str],
     ),
     _operation(
-        "GET", "info/progress/{id}", "getProgress", "Get the progress of a query",
-        handler=get_progress, response=ProgressBody,
+        "GET",
+        "info/progress/{id}",
+        "getProgress",
+        "Get the progress of a query",
+        handler=get_progress,
+        response=ProgressBody,
     ),
 )

@@ -108,12 +108,10 @@ def run_query(
 def _check(meter: Meter, asked: MeterQuery) -> None:
     faults: list[Fault] = []
     known = {*meter.group_by, SUBJECT, CUSTOMER}
-    for name in asked.group_by:
-        if name not in known:
-            faults.append(_unknown("groupBy", name, meter))
-    for name in asked.filters:
-        if name not in meter.group_by:
-            faults.append(_unknown("filterGroupBy", name, meter))
+    faults += [_unknown("groupBy", n, meter) for n in asked.group_by if n not in known]
+    faults += [
+        _unknown("filterGroupBy", n, meter) for n in asked.filters if n not in meter.group_by
+    ]
     if CUSTOMER in asked.group_by and asked.customers is None:
         message = "group by customer_id needs a filter by customer"
         faults.append(Fault(field="groupBy", code="customer_filter_required", message=message))
@@ -182,7 +180,10 @@ class _Statement:
 
     def _event_conditions(self) -> str:
         asked, bind = self.asked, self._bound.bind
-        parts = [f"namespace = {bind(self.meter.namespace)}", f"type = {bind(self.meter.event_type)}"]
+        parts = [
+            f"namespace = {bind(self.meter.namespace)}",
+            f"type = {bind(self.meter.event_type)}",
+        ]
         if asked.subjects is not None:
             parts.append(f"subject IN {bind(asked.subjects)}")
         if asked.customers is not None:

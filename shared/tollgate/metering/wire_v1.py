@@ -22,7 +22,7 @@ WireInstant = Annotated[
     BeforeValidator(_read_instant, json_schema_input_type=datetime),
     PlainSerializer(format_instant, return_type=str),
 ]
-"""RFC 3339 both ways, to the microsecond. A `+` that a query string turned into a space is mended."""
+"""RFC 3339 both ways, to the microsecond. A `+` that became a space in a query is mended."""
 
 
 def _read_json(value: object) -> object:
@@ -116,9 +116,7 @@ class MeterQueryParameters(MeterQueryBody):
     filter_customer_id: Names | None = Field(default=None, alias="filterCustomerId")
     group_by: Names | None = Field(default=None, alias="groupBy")
     filter_group_by: dict[str, str] | None = Field(default=None, alias="filterGroupBy")  # type: ignore[assignment]
-    advanced_filters: JsonText | None = Field(
-        default=None, alias="advancedMeterGroupByFilters"
-    )
+    advanced_filters: JsonText | None = Field(default=None, alias="advancedMeterGroupByFilters")
 
 
 class PeriodParameters(Wire):

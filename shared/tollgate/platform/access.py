@@ -20,7 +20,7 @@ NAMESPACE_PATTERN = r"^[a-z0-9]+(?:[_-][a-z0-9]+)*$"
 
 
 class Scope(StrEnum):
-    """What a key may do. Admin includes ingest and read; operator includes all, in any namespace."""
+    """What a key may do. Admin includes ingest and read; operator all, in any namespace."""
 
     INGEST = "ingest"
     READ = "read"

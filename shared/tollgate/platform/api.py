@@ -121,7 +121,7 @@ class Operation:
 
 
 class ApiService:
-    """Serves operations: the service of `functions/usage` and of the other control-plane functions."""
+    """Serves operations: the service of `functions/usage` and other control-plane functions."""
 
     def __init__(self, parts: Parts, operations: Sequence[Operation]) -> None:
         self._parts = parts
@@ -211,7 +211,7 @@ def _target(scope: Request) -> str:
     return f"{scope['path']}?{query}" if query else str(scope["path"])
 
 
-def read_query(model: type[BaseModel] | None, query_string: bytes) -> BaseModel | None:
+def read_query(model: type[BaseModel] | None, query_string: bytes) -> Any:
     """Checked query parameters: `a=1`, repeated `a=1&a=2` for lists, `a[b]=c` for objects.
 
     Raises:
@@ -229,9 +229,7 @@ def read_query(model: type[BaseModel] | None, query_string: bytes) -> BaseModel 
     except (UnicodeDecodeError, ValueError) as problem:
         fault = Fault(field="", code="invalid_query", message=f"the query string: {problem}")
         raise InvalidInput((fault,)) from None
-    lists = {
-        f.alias or name for name, f in model.model_fields.items() if _is_list(f.annotation)
-    }
+    lists = {f.alias or name for name, f in model.model_fields.items() if _is_list(f.annotation)}
     values: dict[str, object] = {}
     deep: list[tuple[str, str]] = []
     for name, value in pairs:

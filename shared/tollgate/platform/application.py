@@ -1,4 +1,4 @@
-"""A function as an ASGI application: started once, errors as problem bodies, stopped after a drain."""
+"""A function as an ASGI application: started once, errors as problems, stopped after a drain."""
 
 import asyncio
 import logging

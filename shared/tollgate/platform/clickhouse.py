@@ -1,8 +1,8 @@
 """The analytics store: one client for the embedded engine and for a server.
 
-Embedded: chDB in this process through `clickhouse_connect` (one data path per process). Distributed:
-the same client over HTTP. A client belongs to one thread. Values are bound as `{name:Type}`; nothing
-a caller sends becomes SQL text.
+Embedded: chDB in this process through `clickhouse_connect` (one data path per process).
+Distributed: the same client over HTTP. A client belongs to one thread. Values are bound as
+`{name:Type}`; nothing a caller sends becomes SQL text.
 """
 
 import re
@@ -32,8 +32,8 @@ _BAD_ROWS = frozenset(
 )
 _TRANSIENT = frozenset(
     # memory, timeouts, too many queries or parts, network, disk full, read only, shutting down
-    (3, 74, 75, 76, 159, 164, 198, 201, 202, 209, 210, 225, 236, 241, 242, 243, 252, 253, 279)
-    + (289, 319, 394, 425, 439, 447, 473, 999)
+    {3, 74, 75, 76, 159, 164, 198, 201, 202, 209, 210, 225, 236, 241, 242, 243, 252, 253, 279}
+    | {289, 319, 394, 425, 439, 447, 473, 999}
 )
 _TOO_MUCH = frozenset((158, 307, 396))
 
@@ -99,7 +99,7 @@ class ClickHouse:
         sql: str,
         parameters: Mapping[str, object] | None = None,
         settings: Mapping[str, object] | None = None,
-    ) -> Sequence[tuple[Any, ...]]:
+    ) -> Sequence[Sequence[Any]]:
         """Rows of a SELECT.
 
         Raises:
@@ -110,7 +110,7 @@ class ClickHouse:
             result = self.client().query(
                 sql, parameters=dict(parameters or {}), settings=dict(settings or {})
             )
-            rows: Sequence[tuple[Any, ...]] = result.result_rows
+            rows: Sequence[Sequence[Any]] = result.result_rows
         except (ClickHouseError, OSError, RuntimeError) as problem:
             raise translated(problem) from problem
         return rows

@@ -1,8 +1,8 @@
 """Versioned migrations of the analytics store.
 
-A migration is a template in `infra/migrations/clickhouse`; this module renders it for one server (or
-the embedded engine) and for a cluster, and applies what is missing. Callers hold the migration lock
-(`tollgate.platform.sql.migrate` runs first, under a lock in SQL).
+A migration is a template in `infra/migrations/clickhouse`; this module renders it for one server
+(or the embedded engine) and for a cluster, and applies what is missing. Callers hold the migration
+lock (`tollgate.platform.sql.migrate` runs first, under a lock in SQL).
 """
 
 import re
@@ -117,9 +117,7 @@ def migrate_clickhouse(clickhouse: ClickHouse, *, cluster: str = "") -> int:
                 f"{migration.minimum[0]}.{migration.minimum[1]}, the server is "
                 f"{server[0]}.{server[1]}"
             )
-        for statement in render(
-            migration.template, cluster=cluster, durable=clickhouse.embedded
-        ):
+        for statement in render(migration.template, cluster=cluster, durable=clickhouse.embedded):
             # A crash between two statements leaves tables behind: creating them again is no fault.
             clickhouse.command(statement.replace("CREATE TABLE ", "CREATE TABLE IF NOT EXISTS ", 1))
         clickhouse.command(

@@ -1,7 +1,7 @@
 """Five-field cron expressions in UTC: the schedules of the function table.
 
-Fields: minute, hour, day of month, month, day of week (0 is Sunday); `*`, numbers, lists, ranges and
-steps (POSIX crontab(5) with steps). PingSource reads the same text on Knative.
+Fields: minute, hour, day of month, month, day of week (0 is Sunday); `*`, numbers, lists, ranges
+and steps (POSIX crontab(5) with steps). PingSource reads the same text on Knative.
 """
 
 from datetime import datetime, timedelta

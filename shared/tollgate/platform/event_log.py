@@ -1,7 +1,8 @@
 """The port of the event log: what SQLite and Kafka both give.
 
-A log has partitions; a partition is a row of records with ascending offsets from 0. A record is opaque
-bytes here. One contract suite (`tests/contract/test_event_log.py`) holds every implementation to this.
+A log has partitions; a partition is a row of records with ascending offsets from 0. A record is
+opaque bytes here. One contract suite (`tests/contract/test_event_log.py`) holds every
+implementation to this.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ class StoredRecord:
 
     Attributes:
         offset: its place in the partition.
-        appended_us: when the log took it, microseconds since the epoch; never falls with the offset.
+        appended_us: when the log took it, microseconds since the epoch; never falls with the
+            offset.
         value: the bytes.
     """
 
@@ -59,8 +61,10 @@ class EventLog(Protocol):
         """
         ...
 
-    def wait(self, partition: int, after: int, seconds: float) -> bool:  # tidy: allow-float -- a wait
-        """Blocks until a record after `after` may be there, or the time is over; spurious True is fine."""
+    def wait(
+        self, partition: int, after: int, seconds: float
+    ) -> bool:  # tidy: allow-float -- a wait
+        """Blocks until a record after `after` may be there, or the time is over."""
         ...
 
     def end(self, partition: int) -> int:
@@ -76,7 +80,7 @@ class EventLog(Protocol):
         ...
 
     def begin_after(self, partition: int, offset: int) -> None:
-        """Makes the next record come after `offset`: for a log younger than what was loaded from it.
+        """Makes the next record come after `offset`: for a log younger than the ledger.
 
         Offsets are never used twice, even if the log was lost and made anew.
         """

@@ -1,7 +1,7 @@
 """The one table of functions: hosts, manifests and charts are made from it.
 
-A function is a folder `functions/<name>` with one `main.py` whose functions-framework target has the
-same name, and whose `app` is an ASGI application.
+A function is a folder `functions/<name>` with one `main.py` whose functions-framework target has
+the same name, and whose `app` is an ASGI application.
 """
 
 from dataclasses import dataclass

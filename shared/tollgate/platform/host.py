@@ -1,8 +1,8 @@
 """The ASGI host: serves one function, or all of them in one process.
 
-Health for Kubernetes (`/healthz`, `/readyz`) and OpenFaaS (`/_/health`, `/_/ready`), `/metrics`, and
-everything else by the function table. Start and stop run in the ASGI lifespan; uvicorn finishes
-requests in flight before it stops the lifespan.
+Health for Kubernetes (`/healthz`, `/readyz`) and OpenFaaS (`/_/health`, `/_/ready`), `/metrics`,
+and everything else by the function table. Start and stop run in the ASGI lifespan; uvicorn
+finishes requests in flight before it stops the lifespan.
 """
 
 import asyncio
@@ -88,7 +88,9 @@ class Host:
                 await asyncio.to_thread(self.metrics),
             )
         elif method not in _METHODS:
-            await send_problem(scope, send, MethodNotAllowed(f"{method} is not a method of the API"))
+            await send_problem(
+                scope, send, MethodNotAllowed(f"{method} is not a method of the API")
+            )
         else:
             function = function_for(method, path)
             app = self._apps.get(function.name) if function else None

@@ -1,7 +1,7 @@
 """The key index of a process: filled from a file and from SQL, kept fresh in the background.
 
-The host is open (loopback only, namespace `default`) only while no key was ever made. If SQL is away,
-the last known keys stay in force.
+The host is open (loopback only, namespace `default`) only while no key was ever made. If SQL is
+away, the last known keys stay in force.
 """
 
 import logging
@@ -62,8 +62,8 @@ class KeyRefresh:
         embedded = settings.sql_url.startswith("sqlite:///")
         if not embedded or Path(settings.sql_url.removeprefix("sqlite:///")).exists():
             # SQLAlchemy takes half a second to import: only a process with a database pays.
-            from tollgate.platform.access_store import AccessKeyStore  # noqa: PLC0415
-            from tollgate.platform.database import open_database  # noqa: PLC0415
+            from tollgate.platform.access_store import AccessKeyStore
+            from tollgate.platform.database import open_database
 
             stored = AccessKeyStore(self._parts.get(open_database), self._parts.clock).list()
             ever = ever or bool(stored)
@@ -95,7 +95,7 @@ def read_keys_file(path: Path) -> tuple[ActiveKey, ...]:
     Raises:
         InvalidInput: every fault, with the entry's number.
     """
-    import yaml  # noqa: PLC0415 -- only a process with a keys file pays for it
+    import yaml
 
     faults: list[Fault] = []
     keys: list[ActiveKey] = []
@@ -111,8 +111,8 @@ def read_keys_file(path: Path) -> tuple[ActiveKey, ...]:
     if not isinstance(entries, list):
         fault("file", "must be a list of keys")
         entries = []
-    for number, entry in enumerate(entries, 1):
-        entry = entry if isinstance(entry, dict) else {}
+    for number, found in enumerate(entries, 1):
+        entry = found if isinstance(found, dict) else {}
         text = str(entry.get("key", ""))
         parts = text.split("_", 2)
         scopes = entry.get("scopes", [])

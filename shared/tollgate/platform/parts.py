@@ -1,7 +1,8 @@
 """The parts that functions share: opened when first asked for, closed together.
 
-In the embedded world every function of the process gets the same `Parts`, so there is one engine, one
-log, one key index. Nothing is opened at import: the functions-framework command forks after import.
+In the embedded world every function of the process gets the same `Parts`, so there is one engine,
+one log, one key index. Nothing is opened at import: the functions-framework command forks after
+import.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Kinds of failure to HTTP: status codes and problem bodies (RFC 9457), as each wire version has them.
+"""Kinds of failure to HTTP: status codes and problem bodies (RFC 9457) of each wire version.
 
 v1 and ours: `{type, title, status, detail, instance, extensions: {validationErrors}}`. v3:
 `{type, title, status, detail, instance, invalid_parameters}`. The content type is exactly

@@ -38,7 +38,9 @@ class Settings(BaseModel):
         str, Field(description="control plane; empty: SQLite in the data folder")
     ] = ""
     body_bytes_max: Annotated[_Bytes, Field(description="request body, unpacked")] = 16 << 20
-    event_bytes_max: Annotated[_Bytes, Field(description="one event as the log keeps it")] = 256 << 10
+    event_bytes_max: Annotated[_Bytes, Field(description="one event as the log keeps it")] = (
+        256 << 10
+    )
     batch_events_max: Annotated[
         int, Field(ge=1, le=1_000_000, description="events in one request")
     ] = 10_000
@@ -105,7 +107,9 @@ def read_settings(
     """
     source = os.environ if environment is None else environment
     values: dict[str, object] = {
-        name: source[key] for name in Settings.model_fields if (key := PREFIX + name.upper()) in source
+        name: source[key]
+        for name in Settings.model_fields
+        if (key := PREFIX + name.upper()) in source
     }
     values |= {k: v for k, v in (overrides or {}).items() if v is not None}
     try:

@@ -1,15 +1,15 @@
 """The embedded event log: one SQLite file, one partition.
 
-WAL with `synchronous=FULL`: a commit returns after fsync, so a stored record survives kill -9 and power
-loss (https://sqlite.org/pragma.html#pragma_synchronous). One writer thread makes every change.
-A second thread copies the write-ahead log back into the file, so that no commit waits for that.
+WAL with `synchronous=FULL`: a commit returns after fsync, so a stored record survives kill -9 and
+power loss (https://sqlite.org/pragma.html#pragma_synchronous). One writer thread makes every
+change. A second thread copies the write-ahead log back into the file, so that no commit waits for
+that.
 """
 
 import logging
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +142,9 @@ class SqliteLog:
             raise Transient(f"event log: {problem}") from problem
         return records
 
-    def wait(self, partition: int, after: int, seconds: float) -> bool:  # tidy: allow-float -- a wait
+    def wait(
+        self, partition: int, after: int, seconds: float
+    ) -> bool:  # tidy: allow-float -- a wait
         """See `EventLog.wait`. Writers in other processes are seen when the time is over."""
         assert partition == 0
         with self._grown:
@@ -176,7 +178,9 @@ class SqliteLog:
             connection.execute("BEGIN IMMEDIATE")
             if self._stored_end(connection) < offset:
                 connection.execute("DELETE FROM sqlite_sequence WHERE name='records'")
-                connection.execute("INSERT INTO sqlite_sequence VALUES ('records', ?)", (offset + 1,))
+                connection.execute(
+                    "INSERT INTO sqlite_sequence VALUES ('records', ?)", (offset + 1,)
+                )
             connection.execute("COMMIT")
         finally:
             connection.close()
@@ -247,7 +251,9 @@ class SqliteLog:
         writer.execute("BEGIN IMMEDIATE")
         appended_us = max(self._clock.now_us(), self._last_appended_us)
         for value in values:
-            writer.execute("INSERT INTO records (appended_us, value) VALUES (?, ?)", (appended_us, value))
+            writer.execute(
+                "INSERT INTO records (appended_us, value) VALUES (?, ?)", (appended_us, value)
+            )
         row = writer.execute("SELECT last_insert_rowid()").fetchone()
         freed, released = self._forget(writer)
         writer.execute("COMMIT")
@@ -266,7 +272,8 @@ class SqliteLog:
         if through <= self._released:
             return 0, self._released
         row = writer.execute(
-            "SELECT coalesce(sum(length(value)), 0) FROM records WHERE position <= ?", (through + 1,)
+            "SELECT coalesce(sum(length(value)), 0) FROM records WHERE position <= ?",
+            (through + 1,),
         ).fetchone()
         writer.execute("DELETE FROM records WHERE position <= ?", (through + 1,))
         writer.execute("UPDATE facts SET value = ? WHERE name = 'released'", (through,))
@@ -289,7 +296,6 @@ class SqliteLog:
         except sqlite3.Error as problem:
             self._roll_back()
             _log.warning("event log could not be tended", extra={"problem": str(problem)})
-            time.sleep(_IDLE_SECONDS)
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:

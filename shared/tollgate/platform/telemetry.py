@@ -75,5 +75,5 @@ class _Once:
 def exposition(metrics: Iterable[Metric]) -> bytes:
     """Prometheus' text format, version 0.0.4."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once(metrics))  # type: ignore[arg-type]  # the library asks for collect() only
+    registry.register(_Once(metrics))
     return generate_latest(registry)

@@ -1,7 +1,8 @@
 """Runs the host in the foreground: `python -m tollgate.platform.up`, what `scripts/up` calls.
 
 Makes the data folder, migrates both stores, starts every function (or the one of
-`TOLLGATE_FUNCTION`) on one port, and ends on SIGINT or SIGTERM after requests in flight are answered.
+`TOLLGATE_FUNCTION`) on one port, and ends on SIGINT or SIGTERM after requests in flight are
+answered.
 """
 
 import argparse
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         return run(settings)
     except TollgateError as problem:
         for line in _lines(problem):
-            print(f"tollgate: {line}", file=sys.stderr)
+            print(f"tollgate: {line}", file=sys.stderr)  # noqa: T201 -- said to a person
         return 2
 
 
@@ -133,7 +134,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)  # type: ignore[arg-type]
         if self.started and not self.should_exit:
             port = self.servers[0].sockets[0].getsockname()[1]
-            print(_greeting(f"http://localhost:{port}", self._open_to_all), flush=True)
+            print(_greeting(f"http://localhost:{port}", self._open_to_all), flush=True)  # noqa: T201
 
 
 def _greeting(url: str, open_to_all: bool) -> str:
