@@ -11,11 +11,11 @@ from tollgate.core.errors import (
     NotFound,
 )
 from tollgate.core.ids import new_ulid
+from tollgate.platform.access import hash_secret
 from tollgate.platform.access_store import (
     AccessKeyInput,
     AccessKeyStore,
     access_keys,
-    hash_secret,
     split_key,
 )
 from tollgate.platform.sql import Database

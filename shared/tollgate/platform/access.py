@@ -6,6 +6,7 @@ the namespace `default`.
 """
 
 import hmac
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +17,13 @@ from tollgate.core.clock import Clock
 from tollgate.core.errors import Forbidden, Unauthorized
 
 DEFAULT_NAMESPACE = "default"
-NAMESPACE_PATTERN = r"^[a-z0-9]+(?:[_-][a-z0-9]+)*$"
+NAMESPACE_LENGTH_MAX = 64
+# Narrow: a namespace goes into file names, labels of metrics and log lines.
+_NAMESPACE = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*", re.ASCII)
+NAMESPACE_RULE = (
+    "must have lower-case letters and digits, with single hyphens and underscores between, at most "
+    f"{NAMESPACE_LENGTH_MAX} characters"
+)
 
 
 class Scope(StrEnum):
@@ -69,6 +76,11 @@ class ActiveKey:
 
 OPEN = Access(namespace=DEFAULT_NAMESPACE, scopes=frozenset(Scope), key_id="")
 _UNKNOWN = ActiveKey(id="", namespace="", scopes=frozenset(), secret_hash=b"\0" * 32)
+
+
+def is_namespace(text: str) -> bool:
+    """Whether `NAMESPACE_RULE` holds for a name."""
+    return len(text) <= NAMESPACE_LENGTH_MAX and _NAMESPACE.fullmatch(text) is not None
 
 
 def hash_secret(secret: str) -> bytes:

@@ -5,27 +5,24 @@ the secret's SHA-256 is kept. A slow hash is for what people choose and others c
 guesses 256 random bits, and a fast hash keeps the check cheap.
 """
 
-import hashlib
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from tollgate.core.clock import Clock
-from tollgate.core.errors import Fault, InvalidInput, NotFound
+from tollgate.core.errors import Conflict, Fault, InvalidInput, NotFound
 from tollgate.core.ids import new_ulid
+from tollgate.platform.access import NAMESPACE_RULE, ActiveKey, Scope, hash_secret, is_namespace
 from tollgate.platform.sql import Database, Instant, Json, Text, metadata
 
-SCOPES = ("ingest", "read", "admin")
 NAME_LENGTH_MAX = 256
-NAMESPACE_LENGTH_MAX = 64
 _SECRET_BYTES = 32
+_MANAGING = frozenset((Scope.ADMIN, Scope.OPERATOR))
 _KEY = re.compile(r"(tg_([0-7][0-9A-HJKMNP-TV-Z]{25}))_([A-Za-z0-9_-]{43})", re.ASCII)
-# What may stand in a namespace is narrow: it goes into file names, labels of metrics and log lines.
-_NAMESPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 _UNSTORABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 access_keys = sa.Table(
@@ -88,14 +85,21 @@ class AccessKeyStore:
         self._database = database
         self._clock = clock
 
-    def create(self, wanted: AccessKeyInput) -> tuple[AccessKey, str]:
+    def create(
+        self, wanted: AccessKeyInput, *, first_must_manage: bool = False
+    ) -> tuple[AccessKey, str]:
         """Makes a key.
+
+        Args:
+            wanted: what it is for.
+            first_must_manage: refuse to make the first key of all unless it can make others.
 
         Returns:
             what is kept, and the text of the whole key: this is the only time that anybody sees it.
 
         Raises:
             InvalidInput: bad scopes, namespace or name, or an expiry in the past.
+            Conflict: it would be the first key, and nobody could make another one with it.
         """
         now = self._clock.now()
         _check(wanted, now)
@@ -114,6 +118,13 @@ class AccessKeyStore:
             revoked_at=None,
         )
         with self._database.begin() as connection:
+            if first_must_manage and not _MANAGING & key.scopes:
+                any_key = connection.execute(sa.select(access_keys.c.id).limit(1)).first()
+                if any_key is None:
+                    raise Conflict(
+                        "from the first key on every request needs one, so the first must be able "
+                        "to make others: give it the scope admin or operator"
+                    )
             connection.execute(access_keys.insert().values(_row_from_key(key)))
         return key, f"{key.prefix}_{secret}"
 
@@ -129,6 +140,21 @@ class AccessKeyStore:
         with self._database.connect() as connection:
             return tuple(_key_from_row(row) for row in connection.execute(query).mappings())
 
+    def get(self, key_id: str, namespace: str | None = None) -> AccessKey:
+        """One key; `namespace` as in `revoke`.
+
+        Raises:
+            NotFound: no such key.
+        """
+        named = access_keys.c.id == key_id
+        if namespace is not None:
+            named = sa.and_(named, access_keys.c.namespace == namespace)
+        with self._database.connect() as connection:
+            row = connection.execute(sa.select(access_keys).where(named)).mappings().one_or_none()
+        if row is None:
+            raise NotFound(f"there is no access key {key_id}")
+        return _key_from_row(row)
+
     def active(self) -> tuple[AccessKey, ...]:
         """The keys of every namespace that are neither revoked nor expired now, oldest first.
 
@@ -141,28 +167,76 @@ class AccessKeyStore:
         with self._database.connect() as connection:
             return tuple(_key_from_row(row) for row in connection.execute(query).mappings())
 
-    def revoke(self, key_id: str, namespace: str | None = None) -> AccessKey:
+    def revoke(
+        self,
+        key_id: str,
+        namespace: str | None = None,
+        *,
+        keep_managed: bool = False,
+        others: Iterable[ActiveKey] = (),
+    ) -> AccessKey:
         """Ends a key for good. Again: no effect, the first time stays.
 
         Args:
             key_id: the key's id.
             namespace: only a key of this namespace is found; None: of any.
+            keep_managed: refuse if some namespace would be left with keys that nobody manages.
+            others: keys that are in force and not in SQL; they may manage too.
 
         Raises:
             NotFound: no such key.
+            Conflict: `keep_managed` forbids it.
         """
         c = access_keys.c
         named = c.id == key_id
         if namespace is not None:
             named = sa.and_(named, c.namespace == namespace)
-        revoke = access_keys.update().where(named, c.revoked_at.is_(None))
+        now = self._clock.now()
         with self._database.begin() as connection:
-            connection.execute(revoke.values(revoked_at=self._clock.now()))
+            row = connection.execute(sa.select(access_keys).where(named)).mappings().one_or_none()
+            if row is None:
+                raise NotFound(f"there is no access key {key_id}")
+            if row["revoked_at"] is not None:
+                return _key_from_row(row)
+            if keep_managed:
+                _refuse_to_lock_out(connection, key_id, now, others)
+            revoke = access_keys.update().where(named, c.revoked_at.is_(None))
+            connection.execute(revoke.values(revoked_at=now))
             found = connection.execute(sa.select(access_keys).where(named))
-            row = found.mappings().one_or_none()
-        if row is None:
-            raise NotFound(f"there is no access key {key_id}")
-        return _key_from_row(row)
+            return _key_from_row(found.mappings().one())
+
+
+def _refuse_to_lock_out(
+    connection: sa.Connection, key_id: str, now: datetime, others: Iterable[ActiveKey]
+) -> None:
+    # Locks all rows, so that of two last keys revoked at one moment the second sees the first.
+    rows = connection.execute(sa.select(access_keys).with_for_update()).mappings()
+    stored = [key for key in map(_key_from_row, rows) if key.is_active(now)]
+    kept = [(k.namespace, k.scopes) for k in stored if k.id != key_id]
+    gone = [(k.namespace, k.scopes) for k in stored if k.id == key_id]
+    outside = [
+        (k.namespace, frozenset(map(str, k.scopes)))
+        for k in others
+        if k.expires_at is None or now < k.expires_at
+    ]
+    lost = _managed([*kept, *gone, *outside]) - _managed([*kept, *outside], gone)
+    if lost:
+        raise Conflict(
+            f"with this key gone nobody could manage the keys of {', '.join(sorted(lost))}: make "
+            "another admin or operator key first, or add ?force=true (then only a key in "
+            "TOLLGATE_KEYS_FILE lets anybody back in)"
+        )
+
+
+def _managed(
+    keys: Collection[tuple[str, frozenset[str]]],
+    gone: Collection[tuple[str, frozenset[str]]] = (),
+) -> set[str]:
+    """Namespaces of all these keys in which one of `keys` can make and revoke keys."""
+    named = {namespace for namespace, _ in [*keys, *gone]}
+    if any(Scope.OPERATOR in scopes for _, scopes in keys):
+        return named
+    return {namespace for namespace, scopes in keys if Scope.ADMIN in scopes}
 
 
 def split_key(text: str) -> tuple[str, str] | None:
@@ -171,23 +245,13 @@ def split_key(text: str) -> tuple[str, str] | None:
     return None if match is None else (match[2], match[3])
 
 
-def hash_secret(secret: str) -> bytes:
-    """SHA-256 of a key's secret: 32 bytes, to be compared in constant time."""
-    return hashlib.sha256(secret.encode()).digest()
-
-
 def _check(wanted: AccessKeyInput, now: datetime) -> None:
     faults = []
-    unknown = sorted(set(wanted.scopes) - set(SCOPES))
-    if unknown or not wanted.scopes:
-        message = f"must be one or more of {', '.join(SCOPES)}"
+    if not wanted.scopes or not set(wanted.scopes) <= set(Scope):
+        message = f"must be one or more of {', '.join(Scope)}"
         faults.append(Fault(field="scopes", code="invalid_scope", message=message))
-    if not _NAMESPACE.fullmatch(wanted.namespace) or len(wanted.namespace) > NAMESPACE_LENGTH_MAX:
-        message = (
-            "must start and end with a letter or digit and have letters, digits, dots, hyphens and "
-            f"underscores between, at most {NAMESPACE_LENGTH_MAX} characters"
-        )
-        faults.append(Fault(field="namespace", code="invalid_namespace", message=message))
+    if not is_namespace(wanted.namespace):
+        faults.append(Fault(field="namespace", code="invalid_namespace", message=NAMESPACE_RULE))
     if len(wanted.name) > NAME_LENGTH_MAX or _UNSTORABLE.search(wanted.name):
         message = f"must have at most {NAME_LENGTH_MAX} characters and no control characters"
         faults.append(Fault(field="name", code="invalid_name", message=message))

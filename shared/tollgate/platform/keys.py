@@ -11,10 +11,12 @@ from pathlib import Path
 from tollgate.core.errors import Fault, InvalidInput, TollgateError
 from tollgate.platform.access import (
     DEFAULT_NAMESPACE,
+    NAMESPACE_RULE,
     ActiveKey,
     KeyIndex,
     Scope,
     hash_secret,
+    is_namespace,
 )
 from tollgate.platform.parts import Parts
 
@@ -29,8 +31,7 @@ def open_keys(parts: Parts) -> KeyIndex:
         InvalidInput: the keys file is wrong.
         Transient: SQL is away, so it is not known which keys are in force.
     """
-    index = KeyIndex()
-    refresh = KeyRefresh(parts, index)
+    refresh = parts.get(open_key_refresh)
     refresh.now()
     stop = threading.Event()
     thread = threading.Thread(target=refresh.forever, args=(stop,), name="keys", daemon=True)
@@ -41,23 +42,47 @@ def open_keys(parts: Parts) -> KeyIndex:
         thread.join()
 
     parts.on_close(close)
-    return index
+    return refresh.index
+
+
+def open_key_refresh(parts: Parts) -> "KeyRefresh":
+    """What keeps the index of this process fresh; who changes keys asks it to look at once.
+
+    Raises:
+        InvalidInput: the keys file is wrong.
+    """
+    return KeyRefresh(parts)
 
 
 class KeyRefresh:
-    """Reads all keys and replaces the index."""
+    """Reads all keys and replaces the index.
 
-    def __init__(self, parts: Parts, index: KeyIndex) -> None:
+    Attributes:
+        index: what requests are checked against.
+        from_file: keys of the keys file; they end only by being taken out of it.
+    """
+
+    def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._index = index
-        self._from_file = (
+        # One reader at a time: what was read earlier must never replace what was read later.
+        self._reading = threading.Lock()
+        self.index = KeyIndex()
+        self.from_file = (
             read_keys_file(parts.settings.keys_file) if parts.settings.keys_file else ()
         )
 
     def now(self) -> None:
-        """Reads SQL and replaces the index."""
+        """Reads SQL and replaces the index. Keys committed before the call count after it.
+
+        Raises:
+            Transient: SQL is away; the index stays as it was.
+        """
+        with self._reading:
+            self._read()
+
+    def _read(self) -> None:
         settings = self._parts.settings
-        keys = list(self._from_file)
+        keys = list(self.from_file)
         ever = bool(keys)
         embedded = settings.sql_url.startswith("sqlite:///")
         if not embedded or Path(settings.sql_url.removeprefix("sqlite:///")).exists():
@@ -78,7 +103,7 @@ class KeyRefresh:
                 for key in stored
                 if key.revoked_at is None
             ]
-        self._index.replace(keys, open_to_all=not ever)
+        self.index.replace(keys, open_to_all=not ever)
 
     def forever(self, stop: threading.Event) -> None:
         """Refreshes until told to stop."""
@@ -121,6 +146,8 @@ def read_keys_file(path: Path) -> tuple[ActiveKey, ...]:
             fault(f"entry {number}", "`key` must read tg_<id>_<secret of at least 32 characters>")
         elif not known:
             fault(f"entry {number}", f"`scopes` must be a list of {', '.join(Scope)}")
+        elif not is_namespace(str(entry.get("namespace", DEFAULT_NAMESPACE))):
+            fault(f"entry {number}", f"`namespace` {NAMESPACE_RULE}")
         else:
             keys.append(
                 ActiveKey(
