@@ -16,7 +16,7 @@ EARLIEST_US = (EARLIEST - _EPOCH) // _MICROSECOND
 LATEST_US = (LATEST - _EPOCH) // _MICROSECOND
 
 _COMMON_LENGTHS = frozenset((20, 24, 27))  # with 0, 3 or 6 fractional digits
-_COMMON_MARKS = frozenset(("--T::", "--t::"))
+_COMMON_MARKS = frozenset(("--T::Z", "--T::.", "--t::Z", "--t::."))
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -54,7 +54,7 @@ def format_instant(instant: datetime) -> str:
 
 def parse_instant_us(text: str) -> int:
     """Like `parse_instant`, as microseconds since the epoch."""
-    if text[-1:] == "Z" and len(text) in _COMMON_LENGTHS and text[4::3][:5] in _COMMON_MARKS:
+    if text[-1:] == "Z" and len(text) in _COMMON_LENGTHS and text[4:20:3] in _COMMON_MARKS:
         # The common form, 3 times faster: `fromisoformat` checks the digits, the marks their
         # places.
         try:

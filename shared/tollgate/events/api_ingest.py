@@ -107,10 +107,10 @@ class IngestService:
         await _answer(scope, send, accepted, partial=partial)
 
 
-def _binary_attributes(scope: Request) -> dict[str, str]:
+def _binary_attributes(scope: Request) -> dict[str, bytes]:
     """The `ce-` headers; empty unless the request is in binary mode."""
     found = {
-        name[3:].decode("latin-1"): value.decode("utf-8", "replace")
+        name[3:].decode("latin-1"): value
         for name, value in scope["headers"]
         if name.startswith(b"ce-")
     }
@@ -138,6 +138,7 @@ async def _answer(scope: Request, send: Send, accepted: Accepted, *, partial: bo
                 "rejected": [
                     {
                         "index": f.index or 0,
+                        "id": accepted.rejected_ids.get(f.index or 0, ""),
                         "field": f.field,
                         "code": f.code,
                         "detail": f.message,

@@ -5,7 +5,7 @@ Slower than `tollgate.events.event` and complete: what both accept gives the sam
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 
@@ -35,6 +35,9 @@ _FORBIDDEN = re.compile(
 _JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;.*)?", re.ASCII | re.IGNORECASE)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _EXTENSION_COUNT_MAX = 64
+_BLANKS_MAX = 1 << 20
+_TOO_DEEP = f"is nested deeper than {DEPTH_MAX} levels"
+_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],]', re.DOTALL)
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items = msgspec.json.Decoder(list[msgspec.Raw])
@@ -51,7 +54,33 @@ def split_batch(body: bytes) -> list[bytes]:
     try:
         return [bytes(item) for item in _items.decode(body)]
     except (msgspec.DecodeError, RecursionError) as problem:
-        raise InvalidInput((_not_json(problem, None),)) from None
+        faults = _lone_surrogates(body, batch=True) if b"\\u" in body else ()
+        raise InvalidInput(faults or (_not_json(problem, None),)) from None
+
+
+def has_more_events(body: bytes, most: int) -> bool:
+    """Whether a JSON array holds more than `most` items; looks no further than that many."""
+    depth = items = 0
+    for match in _MARKS.finditer(body):
+        mark = match[0]
+        if mark == b",":
+            items += depth == 1
+            if items >= most:
+                return True
+        elif mark in b"{[":
+            depth += 1
+        elif mark in b"}]":
+            depth -= 1
+    return False
+
+
+def event_id(raw: bytes) -> str:
+    """The id of a refused event, "" if it has none that can be read."""
+    try:
+        found = json.loads(bytes(_members.decode(raw).get("id", b'""')))
+    except (ValueError, msgspec.DecodeError, RecursionError):
+        return ""
+    return _printable(found) if isinstance(found, str) else ""
 
 
 def read_event(raw: bytes, arrival: Arrival, index: int | None) -> Outcome:
@@ -60,10 +89,14 @@ def read_event(raw: bytes, arrival: Arrival, index: int | None) -> Outcome:
     Returns:
         the encoded event, or every fault found in it.
     """
+    if len(raw) > arrival.event_bytes_max + _BLANKS_MAX:
+        # Before its members are taken apart: a million of them take a hundred times their bytes.
+        return (_too_large(arrival, index),)
     try:
         members = _members.decode(raw)
     except (msgspec.DecodeError, RecursionError) as problem:
-        return (_not_json(problem, index),)
+        faults = _lone_surrogates(raw, batch=False) if b"\\u" in raw else ()
+        return faults or (_not_json(problem, index),)
     plain = {name: bytes(value) for name, value in members.items()}
     return _Reading(index).read(plain, arrival)
 
@@ -99,13 +132,7 @@ class _Reading:
         try:
             return encode(attributes, data, arrival)
         except NeedsCare:
-            self.fault(
-                "",
-                "event_too_large",
-                f"the event is larger than {arrival.event_bytes_max} bytes; "
-                "send less in `data`, or raise TOLLGATE_EVENT_BYTES_MAX",
-            )
-            return tuple(self.faults)
+            return (_too_large(arrival, self.index),)
 
     def _text(self, field: str, raw: bytes) -> str | None:
         try:
@@ -201,30 +228,69 @@ class _Reading:
     def _walk(self, data: bytes) -> None:
         """Looks for what only a full parse shows: depth and lone surrogates, with their path."""
         try:
-            document = json.loads(data, parse_int=str, parse_float=str)
+            found = _unstorable(_parse(data), "data", 1)
         except RecursionError:
-            self.fault("data", "too_deep", f"is nested deeper than {DEPTH_MAX} levels")
-            return
-        stack: list[tuple[object, str, int]] = [(document, "data", 1)]
-        while stack:
-            value, path, depth = stack.pop()
-            if isinstance(value, str) and _LONE_SURROGATE.search(value):
-                self.fault(_printable(path), "lone_surrogate", "holds a lone surrogate escape")
-                return
-            children: Sequence[tuple[object, object]] = ()
-            if isinstance(value, dict):
-                stack.extend((name, f"{path}.{name}", 0) for name in value)
-                children = tuple(value.items())
-            elif isinstance(value, list):
-                children = tuple(enumerate(value))
-            else:
-                continue
-            if depth > DEPTH_MAX:
-                self.fault(
-                    _printable(path), "too_deep", f"is nested deeper than {DEPTH_MAX} levels"
-                )
-                return
-            stack.extend((child, f"{path}.{name}", depth + 1) for name, child in children)
+            found = ("data", "too_deep", _TOO_DEEP)
+        if found is not None:
+            self.fault(*found)
+
+
+class _Object(list[tuple[str, object]]):
+    """A JSON object with all its members, duplicates too: the engine reads the first of a name."""
+
+
+def _parse(text: bytes) -> object:
+    return json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=_Object)
+
+
+def _unstorable(document: object, path: str, depth: int) -> tuple[str, str, str] | None:
+    """Field, code and message of the first place that can't be stored."""
+    stack: list[tuple[object, str, int]] = [(document, path, depth)]
+    while stack:
+        value, path, depth = stack.pop()
+        if isinstance(value, str):
+            if _LONE_SURROGATE.search(value):
+                return _printable(path), "lone_surrogate", "holds a lone surrogate escape"
+            continue
+        if not isinstance(value, list):
+            continue
+        if depth > DEPTH_MAX:
+            return _printable(path), "too_deep", _TOO_DEEP
+        members = value if isinstance(value, _Object) else list(enumerate(value))
+        for name, child in reversed(members):
+            below = f"{path}.{name}" if path else str(name)
+            stack.append((child, below, depth + 1))
+            if isinstance(name, str):
+                stack.append((name, below, 0))
+    return None
+
+
+def _lone_surrogates(body: bytes, *, batch: bool) -> tuple[Fault, ...]:
+    """Names the lone surrogates for which the decoder refuses a whole body."""
+    try:
+        document = _parse(body)
+    except (ValueError, RecursionError):
+        return ()
+    events = (
+        list(enumerate(document)) if batch and isinstance(document, list) else [(None, document)]
+    )
+    faults = []
+    for index, event in events:
+        found = _unstorable(event, "", 0)
+        if found is not None:
+            field, code, message = found
+            faults.append(Fault(field=field, code=code, message=message, index=index))
+    return tuple(faults)
+
+
+def _too_large(arrival: Arrival, index: int | None) -> Fault:
+    return Fault(
+        field="",
+        code="event_too_large",
+        message=f"the event is larger than {arrival.event_bytes_max} bytes; "
+        "send less in `data`, or raise TOLLGATE_EVENT_BYTES_MAX",
+        index=index,
+    )
 
 
 def _not_json(problem: Exception, index: int | None) -> Fault:

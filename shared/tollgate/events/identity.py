@@ -6,7 +6,7 @@ the full content decide.
 """
 
 import json
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 from xxhash import xxh3_128_digest
 
@@ -56,6 +56,19 @@ def _first_wins(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
+class _Remote(str):
+    """A number whose exponent no Decimal can hold: compared as written."""
+
+    __slots__ = ()
+
+
+def _number(token: str) -> Decimal | _Remote:
+    try:
+        return Decimal(token)
+    except InvalidOperation:
+        return _Remote(token)
+
+
 def same_json(left: str, right: str) -> bool:
     """Whether two JSON texts are one value: order and space ignored, 1 is 1.0, true is not 1."""
     return left == right or _equal(_parse(left), _parse(right))
@@ -63,7 +76,7 @@ def same_json(left: str, right: str) -> bool:
 
 def _parse(text: str) -> object:
     return json.loads(
-        text or "null", parse_float=Decimal, parse_int=Decimal, object_pairs_hook=_first_wins
+        text or "null", parse_float=_number, parse_int=_number, object_pairs_hook=_first_wins
     )
 
 

@@ -1,9 +1,10 @@
 """Use case: take the events of one request, all or none, and answer once they are on disk."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from urllib.parse import unquote
+from dataclasses import dataclass, field, replace
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -16,7 +17,13 @@ from tollgate.events.event import (
     encode_plain,
     needs_care,
 )
-from tollgate.events.faults import Outcome, read_event, split_batch
+from tollgate.events.faults import (
+    Outcome,
+    event_id,
+    has_more_events,
+    read_event,
+    split_batch,
+)
 from tollgate.events.flush import Flusher
 from tollgate.events.identity import partition_of
 from tollgate.events.position import Token
@@ -28,6 +35,9 @@ _SINGLE = "application/cloudevents+json"
 _PLAIN = "application/json"
 _SPACE = b" \t\r\n"
 _BACKLOG_RETRY_SECONDS = 5
+_COMMAS_MAX = 500_000
+_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +67,13 @@ class Accepted:
         count: events stored.
         token: position up to which they stand.
         rejected: faults of events that were not stored (partial requests only).
+        rejected_ids: by index, the ids of those events.
     """
 
     count: int
     token: Token | None
     rejected: tuple[Fault, ...]
+    rejected_ids: Mapping[int, str] = field(default_factory=dict)
 
 
 class Ingest:
@@ -106,39 +118,52 @@ class Ingest:
             Transient: any part may be stored and will then count; sending again is exact.
         """
         batch = _is_batch(media_type, body)
+        most = self._limits.batch_events_max
+        if batch and _is_crowded(body, most) and has_more_events(body, most):
+            # Before they are taken apart: 16 MiB of `[0,0,...` would become a gigabyte of objects.
+            raise self._too_many(f"more than {most}")
         arrival = self._arrival(namespace, needs_care(body))
         if not body.isascii():
             _check_utf8(body)
         outcomes: Sequence[Outcome] = ()
+        raws: Sequence[bytes] = ()
         try:
             envelopes = decode_envelopes(body, batch)
-            if len(envelopes) <= self._limits.batch_events_max:
+            if len(envelopes) <= most:
                 outcomes = [encode_plain(envelope, arrival) for envelope in envelopes]
             count = len(envelopes)
         except (msgspec.DecodeError, NeedsCare, RecursionError):
             raws = split_batch(body) if batch else [body]
             count = len(raws)
-            if count <= self._limits.batch_events_max:
+            if count <= most:
                 outcomes = [
                     read_event(raw, arrival, index if batch else None)
                     for index, raw in enumerate(raws)
                 ]
-        self._check_count(count)
-        return await self._store(namespace, outcomes, partial=partial)
+        if count > most:
+            raise self._too_many(str(count))
+        accepted = await self._store(namespace, outcomes, partial=partial)
+        if accepted.rejected:
+            indexes = {fault.index or 0 for fault in accepted.rejected}
+            return replace(accepted, rejected_ids={i: event_id(raws[i]) for i in indexes})
+        return accepted
 
     async def take_binary(
-        self, namespace: str, attributes: Mapping[str, str], content_type: str, body: bytes
+        self, namespace: str, attributes: Mapping[str, bytes], content_type: str, body: bytes
     ) -> Accepted:
         """Stores one event in CloudEvents' binary mode: attributes in headers, data in the body.
 
-        Errors as in `take`. Header values are percent-decoded (CloudEvents HTTP binding 1.0.2,
-        3.1.3.2).
+        Args:
+            namespace: whose it is.
+            attributes: by name, as the headers have them (CloudEvents HTTP binding 1.0.2, 3.1.3.2).
+            content_type: of the body.
+            body: JSON, unpacked, or nothing.
+
+        Errors as in `take`.
         """
         if not body.isascii():
             _check_utf8(body)
-        members: dict[str, object] = {}
-        for name, value in attributes.items():
-            members[name] = unquote(value, errors="strict") if "%" in value else value
+        members: dict[str, object] = {**_header_texts(attributes)}
         if content_type:
             members["datacontenttype"] = content_type
         if "time" in members and not members["time"]:
@@ -167,12 +192,11 @@ class Ingest:
             careful=careful,
         )
 
-    def _check_count(self, count: int) -> None:
-        if count > self._limits.batch_events_max:
-            raise TooLarge(
-                f"{count} events in a request, at most {self._limits.batch_events_max} are taken: "
-                "send several requests, or raise TOLLGATE_BATCH_EVENTS_MAX"
-            )
+    def _too_many(self, count: str) -> TooLarge:
+        return TooLarge(
+            f"{count} events in a request, at most {self._limits.batch_events_max} are taken: "
+            "send several requests, or raise TOLLGATE_BATCH_EVENTS_MAX"
+        )
 
     async def _store(
         self, namespace: str, outcomes: Sequence[Outcome], *, partial: bool
@@ -216,6 +240,28 @@ def _is_batch(media_type: str, body: bytes) -> bool:
     raise Unsupported(
         f"Content-Type {media_type!r} is not supported; use {_SINGLE}, {_BATCH} or {_PLAIN}"
     )
+
+
+def _is_crowded(body: bytes, most: int) -> bool:
+    """Whether a batch may hold so much that its events are counted before it is decoded."""
+    return body.count(b",") > _COMMAS_MAX or body.count(b'"subject"') > most
+
+
+def _header_texts(attributes: Mapping[str, bytes]) -> dict[str, str]:
+    """Header values as texts: quotes taken off, then one round of percent-decoding, then UTF-8."""
+    texts: dict[str, str] = {}
+    faults: list[Fault] = []
+    for name, value in attributes.items():
+        quoted = _QUOTED.fullmatch(value)
+        plain = _ESCAPED.sub(rb"\1", quoted[1]) if quoted else value
+        try:
+            texts[name] = unquote_to_bytes(plain).decode()
+        except UnicodeDecodeError:
+            message = "is not percent-encoded UTF-8"
+            faults.append(Fault(field=name, code="invalid_utf8", message=message))
+    if faults:
+        raise InvalidInput(tuple(faults))
+    return texts
 
 
 def _check_utf8(body: bytes) -> None:

@@ -12,6 +12,7 @@ from decimal import Decimal
 _DIGITS_RUN = b"0" * 16
 _CLASSES = bytes.maketrans(b"0123456789." + b"eE", b"0" * 11 + b"ee")
 _EXPONENT = re.compile(rb"[:,\[\s]-?\d[\d.]*[eE]")
+_NOT_ZERO = re.compile(r"-?[0.]*[1-9]")
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?', re.DOTALL)
 
 
@@ -48,6 +49,9 @@ def survives_double(token: str) -> bool:
     nearest = float(token)  # tidy: allow-float -- asks what the engine's double would make of it
     if nearest in (_INFINITY, -_INFINITY):
         return False
+    if not nearest:
+        # Underflow, or a true zero; its exponent may be beyond what a Decimal can hold.
+        return _NOT_ZERO.match(token) is None
     return Decimal(repr(nearest)) == Decimal(token)
 
 

@@ -89,7 +89,9 @@ class Application:
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001 -- the last barrier: say it, answer 500, go on
+            trace = trace_context.set(_traceparent(scope))
             _log.exception("request failed", extra={"path": scope.get("path")})
+            trace_context.reset(trace)
             await send_problem(scope, send, PermanentFault(repr(error)))
 
 
@@ -97,7 +99,7 @@ async def send_problem(scope: Scope, send: Send, error: TollgateError) -> None:
     """Answers with a problem body; failures of ours are logged under its instance."""
     reply = problem_reply(error, wire_of(scope["path"]))
     if reply.status >= 500:
-        trace = trace_context.set((header(scope, b"traceparent") or b"").decode("latin-1"))
+        trace = trace_context.set(_traceparent(scope))
         _log.log(
             logging.ERROR if reply.status == 500 else logging.WARNING,
             error.detail,
@@ -105,6 +107,10 @@ async def send_problem(scope: Scope, send: Send, error: TollgateError) -> None:
         )
         trace_context.reset(trace)
     await send_reply(send, reply.status, reply.headers, reply.body)
+
+
+def _traceparent(scope: Scope) -> str:
+    return (header(scope, b"traceparent") or b"").decode("latin-1")
 
 
 async def send_reply(

@@ -8,13 +8,15 @@ import.
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tollgate.core.clock import Clock, SystemClock
 from tollgate.core.errors import PermanentFault
-from tollgate.platform.clickhouse import ClickHouse
 from tollgate.platform.event_log import EventLog
 from tollgate.platform.settings import Settings
+
+if TYPE_CHECKING:
+    from tollgate.platform.clickhouse import ClickHouse
 
 _log = logging.getLogger(__name__)
 Made = TypeVar("Made")
@@ -55,8 +57,11 @@ class Parts:
                 _log.exception("closing failed")
 
 
-def open_clickhouse(parts: Parts) -> ClickHouse:
+def open_clickhouse(parts: Parts) -> "ClickHouse":
     """The analytics store of the settings."""
+    # Its client takes a quarter of a second to import: ingest does without it.
+    from tollgate.platform.clickhouse import ClickHouse
+
     settings = parts.settings
     if settings.clickhouse_url:
         clickhouse = ClickHouse(url=settings.clickhouse_url)
