@@ -98,22 +98,20 @@ def number_sql(text: str) -> str:
     )
 
 
-def fault_sql(value: Value, kind: str) -> str:
-    """SQL that names why a row does not count; '' if it does.
+def fault_sql(*, unique: bool) -> str:
+    """SQL that names why a value does not count; '' if it does.
+
+    Over the columns `text` (by `Value.sql`), `number` (by `number_sql`), `kind` (the `JSONType` as
+    text) and `present` (`JSONHas`).
 
     Args:
-        value: of the meter.
-        kind: trusted SQL of the value's JSON type as text (`JSONType`).
+        unique: the meter is a UNIQUE_COUNT, which takes texts too.
     """
-    if value.aggregation is Aggregation.COUNT:
-        return "''"
-    if value.aggregation is Aggregation.UNIQUE_COUNT:
-        return (
-            f"multiIf({COUNTS_UNIQUE}, '', text = '', 'missing', {kind} = 'Null', 'null',"
-            " 'unsupported')"
-        )
+    absent = "not present, 'missing', kind = 'Null', 'null'"
+    if unique:
+        return f"multiIf({COUNTS_UNIQUE}, '', {absent}, 'unsupported')"
     return (
-        f"multiIf(isNotNull(number), '', {kind} = 'Null', if(present, 'null', 'missing'),"
-        f" {kind} IN ('Bool', 'Object', 'Array'), 'unsupported',"
+        f"multiIf(isNotNull(number), '', {absent},"
+        " kind IN ('Bool', 'Object', 'Array'), 'unsupported',"
         f" match(text, '{_GRAMMAR}'), 'too_many_digits', 'not_a_number')"
     )

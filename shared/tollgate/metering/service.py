@@ -11,7 +11,12 @@ from tollgate.platform.api import ApiService, Operation
 from tollgate.platform.parts import Parts
 
 _log = logging.getLogger(__name__)
-_MODULES = ("tollgate.metering.api_v1",)
+_MODULES = (
+    "tollgate.metering.api_v1",
+    "tollgate.metering.api_v3",
+    "tollgate.metering.api_events_v1",
+    "tollgate.metering.api_events_v3",
+)
 
 
 def usage_operations() -> tuple[Operation, ...]:
