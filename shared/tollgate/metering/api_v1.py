@@ -24,11 +24,11 @@ from tollgate.metering.query import SUBJECT, MeterQuery, QueryBounds, QueryRow, 
 from tollgate.metering.store import MeterListing, MeterOrder, MeterStore
 from tollgate.metering.wire_v1 import (
     MeterBody,
-    MeterCreateBody,
+    MeterCreateMembers,
     MeterQueryBody,
     MeterQueryParameters,
     MeterQueryResultBody,
-    MeterUpdateBody,
+    MeterUpdateMembers,
     PeriodParameters,
     ProgressBody,
     Wire,
@@ -82,7 +82,7 @@ def list_meters(call: Call) -> list[MeterBody]:
 
 def create_meter(call: Call) -> MeterBody:
     """Makes a meter; it counts events that came before it, from its `eventFrom` on."""
-    wanted = MeterInput.parse(_members(call.body))
+    wanted = MeterInput.parse(call.body)
     return body_from_meter(call.parts.get(open_meters).create(call.namespace, wanted))
 
 
@@ -93,7 +93,7 @@ def get_meter(call: Call) -> MeterBody:
 
 def update_meter(call: Call) -> MeterBody:
     """Replaces name, description, metadata and groupBy."""
-    members = _members(call.body)
+    members: dict[str, Any] = call.body
     meter = call.parts.get(open_meters).update(
         call.namespace,
         call.path["meterIdOrSlug"],
@@ -294,10 +294,6 @@ def _meter(call: Call) -> Meter:
     return call.parts.get(open_meters).get(call.namespace, call.path["meterIdOrSlug"])
 
 
-def _members(body: Wire) -> dict[str, Any]:
-    return body.model_dump(by_alias=True, exclude_unset=True)
-
-
 def _operation(method: str, path: str, operation_id: str, summary: str, **more: Any) -> Operation:
     return Operation(
         method=method,
@@ -328,7 +324,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Create a meter",
         status=201,
         handler=create_meter,
-        body=MeterCreateBody,
+        body=MeterCreateMembers,
         response=MeterBody,
         **_ADMIN,
     ),
@@ -339,7 +335,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "updateMeter",
         "Update a meter",
         handler=update_meter,
-        body=MeterUpdateBody,
+        body=MeterUpdateMembers,
         response=MeterBody,
         **_ADMIN,
     ),

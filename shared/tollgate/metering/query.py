@@ -117,6 +117,10 @@ def _check(meter: Meter, asked: MeterQuery) -> None:
         faults.append(Fault(field="groupBy", code="customer_filter_required", message=message))
     if asked.start and asked.end and asked.start >= asked.end:
         faults.append(Fault(field="to", code="empty_period", message="must be later than `from`"))
+    try:
+        zone(asked.time_zone)
+    except InvalidInput as invalid:
+        faults += invalid.faults
     if faults:
         raise InvalidInput(tuple(faults))
 

@@ -63,6 +63,7 @@ class MeterListing:
 
     Attributes:
         page: from 1.
+        then_by: what to sort by next where `order_by` ties, each with whether it descends.
         filters: columns and what must hold for each; all must hold. Case is ignored for ASCII only.
     """
 
@@ -70,6 +71,7 @@ class MeterListing:
     page_size: int = 100
     order_by: MeterOrder = MeterOrder.CREATED_AT
     descending: bool = False
+    then_by: tuple[tuple[MeterOrder, bool], ...] = ()
     include_deleted: bool = False
     filters: tuple[tuple[MeterOrder, Filter], ...] = ()
 
@@ -144,12 +146,14 @@ class MeterStore:
 
     def list(self, namespace: str, listing: MeterListing) -> tuple[Meter, ...]:
         """One page of meters."""
-        column = meters.c[listing.order_by.value]
+        orders = ((listing.order_by, listing.descending), *listing.then_by)
+        columns = [(meters.c[order.value], descending) for order, descending in orders]
+        columns.append((meters.c.id, listing.descending))
         skipped = min((listing.page - 1) * listing.page_size, ROWS_SKIPPED_MAX)
         query = (
             sa.select(meters)
             .where(*_conditions(namespace, listing))
-            .order_by(*((c.desc() if listing.descending else c) for c in (column, meters.c.id)))
+            .order_by(*(c.desc() if descending else c for c, descending in columns))
             .limit(listing.page_size)
             .offset(skipped)
         )

@@ -165,6 +165,19 @@ class MeterCreateBody(MeterUpdateBody):
     value_property: str | None = Field(default=None, alias="valueProperty")
 
 
+def _as_sent(value: object) -> object:
+    return value
+
+
+# Read as plain members, so that all faults are found together, by the reader of `meter.py`.
+MeterCreateMembers = Annotated[
+    dict[str, Any], BeforeValidator(_as_sent, json_schema_input_type=MeterCreateBody)
+]
+MeterUpdateMembers = Annotated[
+    dict[str, Any], BeforeValidator(_as_sent, json_schema_input_type=MeterUpdateBody)
+]
+
+
 class ProgressBody(Wire):
     """Progress of a query (schema `Progress`)."""
 

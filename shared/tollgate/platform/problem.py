@@ -56,6 +56,33 @@ _TITLES = {
     503: "Service Unavailable",
 }
 _FAULTS_SHOWN = 1000
+# v3's rules for our codes and pydantic's. Rules that need more than a word (bounds, choices) are
+# left at `invalid`: the reason says them.
+_RULES = {
+    "missing": "required",
+    "required": "required",
+    "empty": "required",
+    "bool_parsing": "is_boolean",
+    "bool_type": "is_boolean",
+    "invalid_time": "is_date_time",
+    "int_parsing": "is_integer",
+    "int_type": "is_integer",
+    "list_type": "is_array",
+    "dict_type": "is_object",
+    "model_type": "is_object",
+    "not_an_object": "is_object",
+    "not_a_string": "is_string",
+    "string_type": "is_string",
+    "extra_forbidden": "unknown_property",
+    "unknown_property": "unknown_property",
+    "unknown_dimension": "missing_reference",
+    "invalid_label": "is_label",
+    "invalid_dimension": "matches_regex",
+    "invalid_slug": "matches_regex",
+    "invalid_ulid": "matches_regex",
+    "string_pattern_mismatch": "matches_regex",
+    "wrong_type": "type",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +128,7 @@ def problem_reply(error: TollgateError, wire: Wire) -> ProblemReply:
     }
     if wire == "v3":
         if status == 400:
-            body["invalid_parameters"] = [_invalid_parameter(f) for f in _unique(faults)] or [
+            body["invalid_parameters"] = _invalid_parameters(faults) or [
                 {"field": "", "reason": error.detail}
             ]
     else:
@@ -130,15 +157,16 @@ def _extensions(error: TollgateError, faults: tuple[Fault, ...]) -> dict[str, ob
     return extensions
 
 
-def _invalid_parameter(fault: Fault) -> dict[str, object]:
-    return {"field": _place(fault), "reason": fault.message, "source": "body"}
+def _invalid_parameters(faults: tuple[Fault, ...]) -> list[dict[str, str]]:
+    """Each once: the contract's list has unique items, whatever the codes are."""
+    found = dict.fromkeys((_place(f), _RULES.get(f.code, "invalid"), f.message) for f in faults)
+    return [
+        {"field": field, "rule": rule, "reason": reason}
+        for field, rule, reason in list(found)[:_FAULTS_SHOWN]
+    ]
 
 
 def _place(fault: Fault) -> str:
     if fault.index is None:
         return fault.field
     return f"[{fault.index}].{fault.field}" if fault.field else f"[{fault.index}]"
-
-
-def _unique(faults: tuple[Fault, ...]) -> list[Fault]:
-    return list(dict.fromkeys(faults))[:_FAULTS_SHOWN]

@@ -1,0 +1,328 @@
+"""Wire models of v3: meters and their queries, named as the contract names them.
+
+v3 refuses members that it does not know. Labels are what v1 calls metadata, under stricter rules;
+metadata that is no label is not shown here and stays as it is.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from enum import StrEnum
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from tollgate.core.errors import Fault, InvalidInput
+from tollgate.metering.meter import Aggregation, Meter, MeterChanges, MeterInput
+from tollgate.metering.window import WindowSize
+from tollgate.platform.wire import Wire, WireInstant
+
+LABELS_MAX = 50
+LABEL_LENGTH_MAX = 63
+_LABEL_VALUE = re.compile(r"[a-z0-9A-Z](?:[a-z0-9A-Z._-]*[a-z0-9A-Z])?", re.ASCII)
+_RESERVED_LABELS = ("kong", "konnect", "mesh", "kic", "_")
+_V1_NAMES = {
+    "key": "slug",
+    "labels": "metadata",
+    "event_type": "eventType",
+    "events_from": "eventFrom",
+    "value_property": "valueProperty",
+    "dimensions": "groupBy",
+}
+_V3_NAMES = {v1: v3 for v3, v1 in _V1_NAMES.items()}
+_QUERY_NAMES = {
+    "groupBy": "group_by_dimensions",
+    "filterGroupBy": "filters.dimensions",
+    "windowTimeZone": "time_zone",
+}
+_WORD = re.compile(r"\b(?:slug|eventType|eventFrom|valueProperty|groupBy)\b")
+Read = TypeVar("Read")
+AggregationName = Literal["sum", "count", "unique_count", "avg", "min", "max", "latest"]
+
+
+class Closed(Wire):
+    """What a client sends: a member that v3 does not know is a fault."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Granularity(StrEnum):
+    """Size of a time bucket, as an ISO 8601 duration."""
+
+    PT1M = "PT1M"
+    PT1H = "PT1H"
+    P1D = "P1D"
+    P1M = "P1M"
+
+    @property
+    def window(self) -> WindowSize:
+        """The window of this length."""
+        return _WINDOWS[self]
+
+
+_WINDOWS = {
+    Granularity.PT1M: WindowSize.MINUTE,
+    Granularity.PT1H: WindowSize.HOUR,
+    Granularity.P1D: WindowSize.DAY,
+    Granularity.P1M: WindowSize.MONTH,
+}
+
+
+class MeterUpdateBody(Closed):
+    """What of a meter may change (schema `UpdateMeterRequest`)."""
+
+    name: Annotated[str | None, Field(min_length=1, max_length=256)] = None
+    description: Annotated[str | None, Field(max_length=1024)] = None
+    labels: Annotated[dict[str, str] | None, Field(max_length=LABELS_MAX)] = None
+    dimensions: dict[str, str] | None = None
+
+
+class MeterCreateBody(MeterUpdateBody):
+    """A new meter (schema `CreateMeterRequest`)."""
+
+    key: str
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    aggregation: AggregationName
+    event_type: Annotated[str, Field(min_length=1)]
+    events_from: WireInstant | None = None
+    value_property: Annotated[str | None, Field(min_length=1)] = None
+
+
+def _as_sent(value: object) -> object:
+    return value
+
+
+# Read as plain members, so that all faults are found together, by the reader of `meter.py`.
+MeterCreateMembers = Annotated[
+    dict[str, Any], BeforeValidator(_as_sent, json_schema_input_type=MeterCreateBody)
+]
+MeterUpdateMembers = Annotated[
+    dict[str, Any], BeforeValidator(_as_sent, json_schema_input_type=MeterUpdateBody)
+]
+
+
+class MeterBody(Wire):
+    """A meter (schema `Meter`)."""
+
+    id: str
+    name: str
+    description: str | None = None
+    labels: dict[str, str] | None = None
+    created_at: WireInstant
+    updated_at: WireInstant
+    deleted_at: WireInstant | None = None
+    key: str
+    aggregation: AggregationName
+    event_type: str
+    events_from: WireInstant | None = None
+    value_property: str | None = None
+    dimensions: dict[str, str] | None = None
+
+
+class PageMeta(Wire):
+    """Which page this is, and how many items all pages have."""
+
+    number: int
+    size: int
+    total: int
+
+
+class PaginatedMeta(Wire):
+    """Where in a list an answer stands."""
+
+    page: PageMeta
+
+
+class MeterPageBody(Wire):
+    """One page of meters (schema `MeterPagePaginatedResponse`)."""
+
+    data: list[MeterBody]
+    meta: PaginatedMeta
+
+
+class PageParameters(Closed):
+    """`page[number]` and `page[size]`."""
+
+    number: Annotated[int, Field(ge=1)] = 1
+    size: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class MeterFilterParameters(Closed):
+    """`filter[key]` and `filter[name]`, each a text or `[operator]=text`."""
+
+    key: str | dict[str, Any] | None = None
+    name: str | dict[str, Any] | None = None
+
+
+class MeterListParameters(Wire):
+    """Which page of which meters."""
+
+    page: PageParameters = PageParameters()
+    sort: str = "created_at"
+    filter: MeterFilterParameters = MeterFilterParameters()
+
+
+class MeterQueryFilters(Closed):
+    """Conditions on dimensions, by name."""
+
+    dimensions: Annotated[dict[str, Any] | None, Field(max_length=10)] = None
+
+
+class MeterQueryBody(Closed):
+    """A query (schema `MeterQueryRequest`)."""
+
+    start: WireInstant | None = Field(default=None, alias="from")
+    end: WireInstant | None = Field(default=None, alias="to")
+    granularity: Granularity | None = None
+    time_zone: str = "UTC"
+    group_by_dimensions: Annotated[list[str] | None, Field(max_length=100)] = None
+    filters: MeterQueryFilters | None = None
+
+
+class MeterQueryRowBody(Wire):
+    """One quantity (schema `MeterQueryRow`)."""
+
+    value: Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$")]
+    start: WireInstant = Field(alias="from")
+    end: WireInstant = Field(alias="to")
+    dimensions: dict[str, str]
+
+
+class MeterQueryResultBody(Wire):
+    """The answer (schema `MeterQueryResult`)."""
+
+    start: WireInstant | None = Field(default=None, alias="from")
+    end: WireInstant | None = Field(default=None, alias="to")
+    data: list[MeterQueryRowBody]
+
+
+def body_from_meter(meter: Meter) -> MeterBody:
+    """The wire's form of a meter."""
+    return MeterBody.model_construct(
+        id=meter.id,
+        name=meter.name,
+        description=meter.description,
+        labels=labels_from_metadata(meter.metadata) or None,
+        created_at=meter.created_at,
+        updated_at=meter.updated_at,
+        deleted_at=meter.deleted_at,
+        key=meter.slug,
+        aggregation=cast(AggregationName, meter.aggregation.value.lower()),
+        event_type=meter.event_type,
+        events_from=meter.event_from,
+        value_property=meter.value_property,
+        dimensions=dict(meter.group_by),
+    )
+
+
+def labels_from_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The part of a meter's metadata that are labels, at most as many as a meter may have."""
+    fitting = [(k, v) for k, v in metadata.items() if not _label_fault(k, v)]
+    return dict(fitting[:LABELS_MAX])
+
+
+def meter_from_members(members: Mapping[str, object]) -> MeterInput:
+    """A new meter from what a client sent.
+
+    Raises:
+        InvalidInput: every fault, under v3's names.
+    """
+    raw, faults = _read_members(members, MeterCreateBody)
+    known = {each.value.lower(): each.value for each in Aggregation}
+    aggregation = raw.get("aggregation")
+    if isinstance(aggregation, str):
+        raw["aggregation"] = known.get(aggregation)
+        if raw["aggregation"] is None:
+            shown = aggregation.encode("utf-8", "replace").decode()[:64]
+            message = f"{shown!r} is not one of {', '.join(known)}"
+            faults.append(Fault(field="aggregation", code="unknown_aggregation", message=message))
+    if members.get("name") is None:
+        faults.append(Fault(field="name", code="required", message="is required"))
+    return _collect(faults, lambda: MeterInput.parse(raw))
+
+
+def changes_from_members(members: Mapping[str, object], stored: Meter) -> MeterChanges:
+    """The new mutable part of a meter from what a client sent; metadata that v3 hides stays.
+
+    Raises:
+        InvalidInput: every fault, under v3's names.
+    """
+    raw, faults = _read_members(members, MeterUpdateBody)
+    labels = raw.get("metadata")
+    if labels is None or isinstance(labels, Mapping):
+        shown = labels_from_metadata(stored.metadata)
+        hidden = {k: v for k, v in stored.metadata.items() if k not in shown}
+        raw["metadata"] = {**hidden, **(labels or {})}
+    return _collect(faults, lambda: MeterChanges.parse(raw, stored))
+
+
+def query_fault_in_v3_names(fault: Fault) -> Fault:
+    """A fault of a query under v3's names."""
+    head, dot, rest = fault.field.partition(".")
+    return replace(fault, field=_QUERY_NAMES.get(head, head) + dot + rest)
+
+
+def _read_members(
+    members: Mapping[str, object], model: type[Closed]
+) -> tuple[dict[str, object], list[Fault]]:
+    """The members that a model has, under v1's names, and what is wrong with v3's own rules."""
+    raw: dict[str, object] = {}
+    faults: list[Fault] = []
+    for name, value in members.items():
+        if name in model.model_fields:
+            raw[_V1_NAMES.get(name, name)] = value
+        else:
+            shown = name.encode("utf-8", "replace").decode()[:64]
+            message = "is not a member of this request"
+            faults.append(Fault(field=shown, code="unknown_property", message=message))
+    return raw, faults + _labels_faults(raw.get("metadata"))
+
+
+def _labels_faults(labels: object) -> list[Fault]:
+    if not isinstance(labels, Mapping):
+        return []
+    faults = []
+    if len(labels) > LABELS_MAX:
+        message = f"has more than {LABELS_MAX} entries"
+        faults.append(Fault(field="labels", code="too_many", message=message))
+    for key, value in labels.items():
+        # What is no text is found by the reader of `meter.py`.
+        message = _label_fault(key, value) if isinstance(value, str) else ""
+        if message:
+            place = "labels." + key.encode("utf-8", "replace").decode()[:64]
+            faults.append(Fault(field=place, code="invalid_label", message=message))
+    return faults
+
+
+def _label_fault(key: str, value: str) -> str:
+    """What is wrong with a label; "" if nothing is (schema `Labels`)."""
+    if not 1 <= len(key) <= LABEL_LENGTH_MAX:
+        return f"must have a key of 1 to {LABEL_LENGTH_MAX} characters"
+    if key.startswith(_RESERVED_LABELS):
+        return f"must not have a key that starts with one of {', '.join(_RESERVED_LABELS)}"
+    if not _LABEL_VALUE.fullmatch(value) or len(value) > LABEL_LENGTH_MAX:
+        return (
+            f"must be 1 to {LABEL_LENGTH_MAX} letters, digits, dots, underscores and hyphens, "
+            "with a letter or digit first and last"
+        )
+    return ""
+
+
+def _collect(faults: list[Fault], read: Callable[[], Read]) -> Read:
+    """What `read` gives, unless there is a fault already; its own faults come after those."""
+    try:
+        found = read()
+    except InvalidInput as invalid:
+        own = {fault.field for fault in faults}
+        found_too = [_in_v3_names(fault) for fault in invalid.faults]
+        more = [fault for fault in found_too if fault.field not in own]
+        raise InvalidInput((*faults, *more)) from None
+    if faults:
+        raise InvalidInput(tuple(faults))
+    return found
+
+
+def _in_v3_names(fault: Fault) -> Fault:
+    head, dot, rest = fault.field.partition(".")
+    message = _WORD.sub(lambda word: _V3_NAMES[word[0]], fault.message)
+    return replace(fault, field=_V3_NAMES.get(head, head) + dot + rest, message=message)
