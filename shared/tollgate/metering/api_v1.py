@@ -138,7 +138,7 @@ def get_progress(call: Call) -> ProgressBody:
     """Progress of the query that a client runs or ran last."""
     store = QueryProgressStore(call.parts.get(open_database), call.parts.clock)
     found = store.get(call.namespace, call.path["id"])
-    return ProgressBody(
+    return ProgressBody.model_construct(
         success=found.success, failed=found.failed, total=found.total, updated_at=found.updated_at
     )
 

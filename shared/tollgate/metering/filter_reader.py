@@ -172,8 +172,10 @@ class Dialect:
     branches_max: int = NODES_MAX
 
     def place(self, path: str, name: str) -> str:
-        # Names come from clients; a fault need not repeat all of a long one.
-        return f"{path}[{name[:64]}]" if self.bracketed else f"{path}.{name[:64]}"
+        # Names come from clients: a fault need not repeat all of a long one, and cannot repeat a
+        # lone surrogate.
+        shown = name[:64].encode("utf-8", "replace").decode()
+        return f"{path}[{shown}]" if self.bracketed else f"{path}.{shown}"
 
 
 def _all_of(filters: list[Filter]) -> Filter:
