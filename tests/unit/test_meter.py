@@ -139,7 +139,6 @@ def test_all_faults_are_told_at_once() -> None:
         ({"valueProperty": None}, "valueProperty", "required"),
         ({"valueProperty": 1}, "valueProperty", "not_a_string"),
         ({"valueProperty": "$['a\x00b']"}, "valueProperty", "invalid_json_path"),
-        ({"aggregation": "COUNT"}, "valueProperty", "not_allowed"),
         ({"groupBy": ["$.a"]}, "groupBy", "not_an_object"),
         ({"groupBy": {f"d{i}": "$.d" for i in range(65)}}, "groupBy", "too_many"),
         ({"groupBy": {"customer_id": "$.c"}}, "groupBy.customer_id", "reserved_dimension"),
@@ -160,6 +159,11 @@ def test_every_aggregation_but_count_needs_a_value(aggregation: Aggregation) -> 
     raw = TOKENS | {"aggregation": aggregation.value}
     assert MeterInput.parse(raw).aggregation is aggregation
     assert faults(raw | {"valueProperty": None}) == [("valueProperty", "required")]
+
+
+def test_count_ignores_a_value_property_as_the_contract_says() -> None:
+    meter = MeterInput.parse(TOKENS | {"aggregation": "COUNT", "valueProperty": "$.tokens"})
+    assert meter.value_property is None
 
 
 def test_64_dimensions_and_the_longest_texts_are_taken() -> None:

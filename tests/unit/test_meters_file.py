@@ -106,7 +106,6 @@ meters:
     )
     assert [(place, code) for place, code, _ in found] == [
         ("2", "invalid_slug"),
-        ("5", "not_allowed"),
         ("6", "required"),
         ("7", "unknown_field"),
         ("8", "unknown_aggregation"),
@@ -121,8 +120,8 @@ meters:
         ("22", "not_a_string"),
     ]
     messages = [message for _, _, message in found]
-    assert "did you mean eventType?" in messages[3]
-    assert messages[8].endswith("is tokens, which meters[1] in line 6 has already")
+    assert "did you mean eventType?" in messages[2]
+    assert messages[7].endswith("is tokens, which meters[1] in line 6 has already")
 
 
 def test_a_slug_given_twice_in_one_line_is_found(path: Path) -> None:

@@ -60,7 +60,8 @@ class MeterInput:
     Attributes:
         slug: the meter's key, unique among the live meters of a namespace.
         event_from: events before this instant do not count; None: all count.
-        value_property: JSONPath of the value in `data`; None for COUNT, and only there.
+        value_property: JSONPath of the value in `data`; None for COUNT, which ignores it, and only
+            there.
         group_by: name of a dimension to JSONPath in `data`.
     """
 
@@ -242,13 +243,9 @@ class _Reading:
     def value_property(self, aggregation: Aggregation | None) -> str | None:
         text = self._path("valueProperty", self._raw.get("valueProperty"))
         given = self._raw.get("valueProperty") is not None
-        if aggregation is Aggregation.COUNT and given:
-            self._fault(
-                "valueProperty",
-                "not_allowed",
-                "COUNT counts events and reads no value: leave valueProperty out",
-            )
-        elif aggregation not in (None, Aggregation.COUNT) and not given:
+        if aggregation is Aggregation.COUNT:
+            return None  # the contract: COUNT ignores it
+        if aggregation is not None and not given:
             message = f"{aggregation} needs the JSONPath of a value in data, such as $.tokens"
             self._fault("valueProperty", "required", message)
         return text
