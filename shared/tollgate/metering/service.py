@@ -16,6 +16,10 @@ _MODULES = (
     "tollgate.metering.api_v3",
     "tollgate.metering.api_events_v1",
     "tollgate.metering.api_events_v3",
+    "tollgate.events.api_v1",
+    "tollgate.events.api_debug",
+    "tollgate.customers.api_v1",
+    "tollgate.platform.api_keys",
 )
 
 

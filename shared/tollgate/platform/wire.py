@@ -19,7 +19,7 @@ WireInstant = Annotated[
     BeforeValidator(_read_instant, json_schema_input_type=datetime),
     PlainSerializer(format_instant, return_type=str),
 ]
-"""RFC 3339 both ways, to the microsecond. A `+` that a query string turned into a space is mended."""
+"""RFC 3339 both ways, to the microsecond. A `+` that became a space in a query is mended."""
 
 
 class Wire(BaseModel):

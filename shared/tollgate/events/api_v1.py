@@ -1,0 +1,273 @@
+"""Ours under /api/v1: an event's history, lists of what did not count, the ledger."""
+
+import base64
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from tollgate.core.clock import us_from_datetime
+from tollgate.core.errors import Fault, InvalidInput
+from tollgate.core.times import format_instant
+from tollgate.events.api_position import await_position
+from tollgate.events.balance import Tally, read_frontiers, read_tallies, total
+from tollgate.events.inspect import (
+    UNATTRIBUTED,
+    Arrival,
+    Group,
+    Listing,
+    Outcome,
+    Uncounted,
+    find_event,
+    list_uncounted,
+)
+from tollgate.events.position import Position
+from tollgate.events.wire_v1 import (
+    EventHistoryBody,
+    EventKeyParameters,
+    FrontierBody,
+    LagBody,
+    LedgerBody,
+    LedgerHourBody,
+    LedgerParameters,
+    TallyBody,
+    UncountedListParameters,
+    UncountedPageBody,
+)
+from tollgate.platform.access import Scope
+from tollgate.platform.api import Call, Operation, Reply
+from tollgate.platform.parts import open_clickhouse, open_log
+
+_CURSOR = re.compile(r"(\d{1,16})\.(\d{1,9})\.(\d{1,5})\.(\d{1,18})\.(\d{1,9})", re.ASCII)
+_LEDGER_DEFAULT = timedelta(days=31)
+_LEDGER_MAX = timedelta(days=400)
+_HOUR = timedelta(hours=1)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def get_event(call: Call) -> Reply:
+    """One event by source and id: whether it counts, and all that came under its key."""
+    query: EventKeyParameters = call.query
+    await_position(call)
+    found = find_event(call.parts.get(open_clickhouse), call.namespace, query.source, query.id)
+    answer: dict[str, Any] = {"source": query.source, "id": query.id, "state": found.state}
+    if found.stored:
+        shown, event = found.stored[0].arrival, found.stored[0].event
+        answer["event"] = event
+    else:
+        newest = found.uncounted[_outcome_of(found.state)].newest[0]
+        shown = newest.arrival
+        if newest.event is not None:
+            answer["event"] = newest.event
+    answer |= _arrival(shown)
+    answer["earlier"] = [_position(each.arrival.position) for each in found.stored[1:]]
+    names: tuple[tuple[str, Outcome], ...] = (
+        ("duplicates", "duplicate"),
+        ("conflicts", "conflict"),
+        ("deadLetters", "dead"),
+    )
+    for name, outcome in names:
+        group = found.uncounted.get(outcome, Group(count=0, newest=()))
+        answer[name] = {"count": group.count, "newest": [_uncounted(u) for u in group.newest]}
+    return _reply(answer)
+
+
+def _outcome_of(state: str) -> Outcome:
+    outcomes: dict[str, Outcome] = {"duplicate": "duplicate", "conflict": "conflict"}
+    return outcomes.get(state, "dead")
+
+
+def list_duplicates(call: Call) -> Reply:
+    """Events that came again and had no effect."""
+    return _list(call, "duplicate")
+
+
+def list_conflicts(call: Call) -> Reply:
+    """Events that came under a key with other content; the first counts, these are kept."""
+    return _list(call, "conflict")
+
+
+def list_dead_letters(call: Call) -> Reply:
+    """Events and records that can never be loaded as they are."""
+    return _list(call, "dead")
+
+
+def _list(call: Call, outcome: Outcome) -> Reply:
+    query: UncountedListParameters = call.query
+    await_position(call)
+    asked = Listing(
+        namespace=_namespace(call),
+        outcome=outcome,
+        start=query.start,
+        end=query.end,
+        after=None if query.cursor is None else _parse_cursor(query.cursor),
+        limit=query.limit,
+    )
+    found = list_uncounted(call.parts.get(open_clickhouse), asked)
+    answer: dict[str, Any] = {"items": [_uncounted(u) for u in found[: query.limit]]}
+    if len(found) > query.limit:
+        answer["nextCursor"] = _cursor(found[query.limit - 1].arrival)
+    return _reply(answer)
+
+
+def get_ledger(call: Call) -> LedgerBody:
+    """What became of the events of each hour, and how far loading has come."""
+    query: LedgerParameters = call.query
+    await_position(call)
+    now = call.parts.clock.now()
+    end = query.end or now
+    start = query.start or end - _LEDGER_DEFAULT
+    if start >= end or end - start > _LEDGER_MAX:
+        message = f"must be after `from`, at most {_LEDGER_MAX.days} days"
+        raise InvalidInput((Fault(field="to", code="invalid_period", message=message),))
+    begin = start.replace(minute=0, second=0, microsecond=0)
+    clickhouse = call.parts.get(open_clickhouse)
+    # The frontier first: then the hours hold at least what it promises.
+    frontiers = read_frontiers(clickhouse, call.parts.get(open_log))
+    hours = read_tallies(clickhouse, _namespace(call), begin, end)
+    waiting = [f.oldest_waiting_at for f in frontiers if f.oldest_waiting_at is not None]
+    return LedgerBody(
+        start=begin,
+        end=end,
+        hours=[LedgerHourBody(hour=hour, **_tally(tally)) for hour, tally in hours],
+        totals=TallyBody(**_tally(total([tally for _, tally in hours]))),
+        frontier=[
+            FrontierBody(
+                generation=f.generation,
+                partition=f.partition,
+                loaded_through=f.loaded_through,
+                log_end=f.log_end,
+                in_flight_records=f.records_in_flight,
+            )
+            for f in frontiers
+        ],
+        lag=LagBody(
+            records=sum(f.records_in_flight for f in frontiers),
+            milliseconds=max(0, (now - min(waiting)) // _MILLISECOND) if waiting else 0,
+        ),
+    )
+
+
+def _tally(tally: Tally) -> dict[str, Any]:
+    return {
+        "accepted": tally.accepted,
+        "stored": tally.stored,
+        "duplicate": tally.duplicate,
+        "conflict": tally.conflict,
+        "dead": tally.dead,
+        "balanced": tally.balanced,
+    }
+
+
+def _namespace(call: Call) -> str:
+    if not call.query.unattributed:
+        return call.namespace
+    call.access.require(Scope.OPERATOR)
+    return UNATTRIBUTED
+
+
+def _uncounted(item: Uncounted) -> dict[str, Any]:
+    members: dict[str, Any] = {
+        "outcome": item.outcome,
+        "source": item.source,
+        "id": item.id,
+        "code": item.code,
+        "detail": item.detail,
+        "event": item.event,
+        "record": item.record,
+        "firstPosition": None if item.first is None else _position(item.first),
+    }
+    return {k: v for k, v in members.items() if v not in (None, "")} | _arrival(item.arrival)
+
+
+def _arrival(arrival: Arrival) -> dict[str, Any]:
+    return {
+        "position": _position(arrival.position),
+        "receivedAt": format_instant(arrival.received_at),
+        "appendedAt": format_instant(arrival.appended_at),
+        "storedAt": format_instant(arrival.stored_at),
+    }
+
+
+def _position(position: Position) -> dict[str, int]:
+    return {
+        "generation": position.generation,
+        "partition": position.partition,
+        "offset": position.offset,
+        "index": position.index,
+    }
+
+
+def _cursor(last: Arrival) -> str:
+    place = last.position
+    text = (
+        f"{us_from_datetime(last.appended_at)}.{place.generation}.{place.partition}"
+        f".{place.offset}.{place.index}"
+    )
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _parse_cursor(cursor: str) -> tuple[int, Position]:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        text = base64.b64decode(padded.encode(), altchars=b"-_", validate=True).decode()
+    except ValueError:
+        text = ""
+    match = _CURSOR.fullmatch(text)
+    if match is None:
+        message = "is no cursor of this list; send back what `nextCursor` said"
+        raise InvalidInput((Fault(field="cursor", code="invalid_cursor", message=message),))
+    appended, generation, partition, offset, index = map(int, match.groups())
+    place = Position(generation=generation, partition=partition, offset=offset, index=index)
+    return appended, place
+
+
+def _reply(answer: dict[str, Any]) -> Reply:
+    # msgspec passes an event's raw members through: no number is read on the way.
+    return Reply(body=msgspec.json.encode(answer))
+
+
+def _operation(
+    path: str, operation_id: str, summary: str, handler: Callable[[Call], object], **more: Any
+) -> Operation:
+    return Operation(
+        method="GET",
+        path=f"/api/v1/{path}",
+        operation_id=operation_id,
+        summary=summary,
+        tag="Ledger",
+        scope=Scope.READ,
+        handler=handler,
+        **more,
+    )
+
+
+_LIST: dict[str, Any] = {"query": UncountedListParameters, "response": UncountedPageBody}
+OPERATIONS: tuple[Operation, ...] = (
+    _operation(
+        "events/lookup",
+        "getEventBySourceAndId",
+        "Get an event by source and id",
+        get_event,
+        query=EventKeyParameters,
+        response=EventHistoryBody,
+        description="Says whether it counts, and what else came under the same key. An event that "
+        "was just sent may still be on its way: with the Tollgate-Position header of the answer to "
+        "it, the question waits until it is loaded.",
+    ),
+    _operation("duplicates", "listDuplicates", "List duplicates", list_duplicates, **_LIST),
+    _operation("conflicts", "listConflicts", "List conflicts", list_conflicts, **_LIST),
+    _operation("dead-letters", "listDeadLetters", "List dead letters", list_dead_letters, **_LIST),
+    _operation(
+        "ledger",
+        "getLedger",
+        "Get the ledger",
+        get_ledger,
+        query=LedgerParameters,
+        response=LedgerBody,
+        description="What became of every accepted event, by the hour of its receipt, and how far "
+        "each partition of the log is loaded.",
+    ),
+)

@@ -1,0 +1,110 @@
+"""Use case: does the ledger balance, and how far has loading come.
+
+Conservation: in every hour of receipt accepted = stored + duplicate + conflict + dead.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from tollgate.core.clock import datetime_from_us
+from tollgate.events.ledger import read_frontier
+from tollgate.platform.clickhouse import DATABASE, ClickHouse
+from tollgate.platform.event_log import EventLog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What became of events. All are counts."""
+
+    accepted: int
+    stored: int
+    duplicate: int
+    conflict: int
+    dead: int
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every accepted event is accounted for."""
+        return self.accepted == self.stored + self.duplicate + self.conflict + self.dead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionFrontier:
+    """How far one partition is loaded.
+
+    Attributes:
+        generation, partition: which one.
+        loaded_through: last offset in the ledger; -1: none.
+        log_end: last offset in the log; -1: none.
+        oldest_waiting_at: when the first record was appended that is not loaded; None: none waits.
+    """
+
+    generation: int
+    partition: int
+    loaded_through: int
+    log_end: int
+    oldest_waiting_at: datetime | None
+
+    @property
+    def records_in_flight(self) -> int:
+        """Records in the log and not yet loaded."""
+        return max(0, self.log_end - self.loaded_through)
+
+
+def read_tallies(
+    clickhouse: ClickHouse, namespace: str, start: datetime, end: datetime
+) -> tuple[tuple[datetime, Tally], ...]:
+    """The ledger of a namespace by hour of receipt, for the hours that begin in [start, end).
+
+    Raises:
+        Transient: ClickHouse is away.
+    """
+    rows = clickhouse.query(
+        "SELECT toUnixTimestamp(received_hour), sum(accepted), sum(stored), sum(duplicate),"
+        f" sum(conflict), sum(dead) FROM {DATABASE}.ledger FINAL"
+        " WHERE namespace = {namespace:String}"
+        " AND received_hour >= {start:DateTime('UTC')} AND received_hour < {end:DateTime('UTC')}"
+        " GROUP BY received_hour ORDER BY received_hour",
+        {"namespace": namespace, "start": start, "end": end},
+    )
+    return tuple(
+        (
+            datetime_from_us(row[0] * 1_000_000),
+            Tally(accepted=row[1], stored=row[2], duplicate=row[3], conflict=row[4], dead=row[5]),
+        )
+        for row in rows
+    )
+
+
+def total(tallies: Sequence[Tally]) -> Tally:
+    """The sum of tallies."""
+    return Tally(
+        accepted=sum(t.accepted for t in tallies),
+        stored=sum(t.stored for t in tallies),
+        duplicate=sum(t.duplicate for t in tallies),
+        conflict=sum(t.conflict for t in tallies),
+        dead=sum(t.dead for t in tallies),
+    )
+
+
+def read_frontiers(clickhouse: ClickHouse, log: EventLog) -> tuple[PartitionFrontier, ...]:
+    """How far every partition of the log is loaded.
+
+    Raises:
+        Transient: ClickHouse or the log is away.
+    """
+    found = []
+    for partition in range(log.partitions):
+        loaded = read_frontier(clickhouse, log.generation, partition)
+        waiting = log.read(partition, loaded, bytes_max=1)
+        found.append(
+            PartitionFrontier(
+                generation=log.generation,
+                partition=partition,
+                loaded_through=loaded,
+                log_end=log.end(partition),
+                oldest_waiting_at=datetime_from_us(waiting[0].appended_us) if waiting else None,
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,163 @@
+"""Wire models of ours under /api/v1: one event's history, what did not count, the ledger."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from tollgate.platform.wire import Wire, WireInstant
+
+_Count = Annotated[int, Field(ge=0)]
+
+
+class EventKeyParameters(Wire):
+    """Which event."""
+
+    source: str = Field(description="the event's source, exactly as it was sent")
+    id: str = Field(description="the event's id, exactly as it was sent")
+
+
+class UncountedListParameters(Wire):
+    """Which page."""
+
+    start: WireInstant | None = Field(
+        default=None, alias="from", description="received at or after this instant"
+    )
+    end: WireInstant | None = Field(
+        default=None, alias="to", description="received before this instant"
+    )
+    cursor: str | None = Field(default=None, description="`nextCursor` of the page before")
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    unattributed: bool = Field(
+        default=False,
+        description="for operators: records that can't be taken apart, so that nobody knows whose "
+        "they are",
+    )
+
+
+class LedgerParameters(Wire):
+    """Which hours."""
+
+    start: WireInstant | None = Field(
+        default=None,
+        alias="from",
+        description="begins with its hour; left out: 31 days before `to`",
+    )
+    end: WireInstant | None = Field(
+        default=None, alias="to", description="exclusive; left out: now"
+    )
+    unattributed: bool = Field(
+        default=False, description="for operators: records that can't be taken apart"
+    )
+
+
+class PositionBody(Wire):
+    """A place in the log."""
+
+    generation: int
+    partition: int
+    offset: int
+    index: int
+
+
+class UncountedBody(Wire):
+    """An event that does not count, and why."""
+
+    outcome: Literal["duplicate", "conflict", "dead"]
+    source: str | None = None
+    id: str | None = None
+    code: str | None = None
+    detail: str | None = None
+    event: dict[str, Any] | None = Field(
+        default=None, description="the CloudEvent, of conflicts and dead letters"
+    )
+    record: str | None = Field(default=None, description="base64 of what can't be taken apart")
+    position: PositionBody
+    first_position: PositionBody | None = Field(
+        default=None, alias="firstPosition", description="of the event that holds the key"
+    )
+    received_at: WireInstant = Field(alias="receivedAt")
+    appended_at: WireInstant = Field(alias="appendedAt")
+    stored_at: WireInstant = Field(alias="storedAt")
+
+
+class UncountedGroupBody(Wire):
+    """How many, and the newest."""
+
+    count: _Count
+    newest: list[UncountedBody] = Field(max_length=10)
+
+
+class EventHistoryBody(Wire):
+    """What became of the events of one source and id."""
+
+    source: str
+    id: str
+    state: Literal["stored", "duplicate", "conflict", "dead"] = Field(
+        description="stored: it counts; the others only where nothing under this key counts"
+    )
+    event: dict[str, Any] | None = Field(
+        default=None, description="the CloudEvent, its data digit for digit"
+    )
+    position: PositionBody
+    received_at: WireInstant = Field(alias="receivedAt")
+    appended_at: WireInstant = Field(alias="appendedAt")
+    stored_at: WireInstant = Field(alias="storedAt")
+    earlier: list[PositionBody] = Field(
+        description="events that held the key before, until the dedupe window let go of it; they "
+        "count too"
+    )
+    duplicates: UncountedGroupBody
+    conflicts: UncountedGroupBody
+    dead_letters: UncountedGroupBody = Field(alias="deadLetters")
+
+
+class UncountedPageBody(Wire):
+    """A page, newest first."""
+
+    items: list[UncountedBody]
+    next_cursor: str | None = Field(default=None, alias="nextCursor")
+
+
+class TallyBody(Wire):
+    """What became of events."""
+
+    accepted: _Count
+    stored: _Count
+    duplicate: _Count
+    conflict: _Count
+    dead: _Count
+    balanced: bool = Field(description="accepted = stored + duplicate + conflict + dead")
+
+
+class LedgerHourBody(TallyBody):
+    """One hour of receipt."""
+
+    hour: WireInstant
+
+
+class FrontierBody(Wire):
+    """How far one partition is loaded; offsets count records, -1 is none."""
+
+    generation: int
+    partition: int
+    loaded_through: int = Field(alias="loadedThrough")
+    log_end: int = Field(alias="logEnd")
+    in_flight_records: _Count = Field(alias="inFlightRecords")
+
+
+class LagBody(Wire):
+    """What is in the log and not yet loaded, of all namespaces."""
+
+    records: _Count
+    milliseconds: _Count = Field(description="age of the oldest such record; 0: none waits")
+
+
+class LedgerBody(Wire):
+    """The ledger of a namespace."""
+
+    start: WireInstant = Field(alias="from")
+    end: WireInstant = Field(alias="to")
+    hours: list[LedgerHourBody]
+    totals: TallyBody
+    frontier: list[FrontierBody]
+    lag: LagBody
