@@ -23,11 +23,13 @@ class Frontier:
         self._clickhouse = clickhouse
         self._changed = threading.Condition()
         self._known: dict[tuple[int, int], int] = {}
+        self._published: set[tuple[int, int]] = set()
 
     def publish(self, generation: int, partition: int, offset: int) -> None:
         """A loader in this process has come this far."""
         with self._changed:
             key = (generation, partition)
+            self._published.add(key)
             self._known[key] = max(offset, self._known.get(key, -1))
             self._changed.notify_all()
 
@@ -60,9 +62,24 @@ class Frontier:
 
     def _ask(self, token: Token) -> None:
         for partition in token.offsets:
+            if (token.generation, partition) in self._published:
+                continue  # a loader of this process says it as soon as it is so
             offset = read_frontier(self._clickhouse, token.generation, partition)
             key = (token.generation, partition)
             self._known[key] = max(offset, self._known.get(key, -1))
+
+
+def read_last_written(clickhouse: ClickHouse, generation: int, partition: int) -> int:
+    """The last offset that any event carries, whether or not the ledger knows it; -1 if none.
+
+    Reads a whole column: only for a log that was lost.
+    """
+    rows = clickhouse.query(
+        f"SELECT toInt64(max(log_offset)), count() FROM {DATABASE}.events"
+        " WHERE log_generation = {generation:UInt32} AND log_partition = {partition:UInt16}",
+        {"generation": generation, "partition": partition},
+    )
+    return int(rows[0][0]) if rows and rows[0][1] else -1
 
 
 def read_frontier(clickhouse: ClickHouse, generation: int, partition: int) -> int:
