@@ -11,6 +11,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +26,19 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT OR IGNORE INTO facts VALUES ('generation', 1), ('released', -1);
 """
+# Another process may have appended since, on a clock that runs ahead of ours.
+_INSERT = """
+INSERT INTO records (appended_us, value) VALUES (
+  max(?, coalesce((SELECT appended_us FROM records ORDER BY position DESC LIMIT 1), 0)), ?)
+"""
 _PAGE_BYTES = 8192
 _CHECKPOINT_BYTES = 32 << 20
 _RELEASE_RECORDS_PER_COMMIT = 512
 _IDLE_SECONDS = 0.5
 _READ_RECORDS = 256
+# A checkpoint that waits for a slow reader (a copy, a backup) holds appends up: give up soon.
+_CHECKPOINT_BUSY_MS = 20
+_BUSY_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +77,7 @@ class SqliteLog:
             "SELECT coalesce(max(appended_us), 0), coalesce(sum(length(value)), 0) FROM records"
         ).fetchone()
         self._last_appended_us, self._backlog_bytes = int(row[0]), int(row[1])
+        (self._data_version,) = self._writer.execute("PRAGMA data_version").fetchone()
         self._checkpoint_wanted = threading.Event()
         self._threads = [
             threading.Thread(target=self._write_loop, name="log-writer", daemon=True),
@@ -173,17 +183,17 @@ class SqliteLog:
     def begin_after(self, partition: int, offset: int) -> None:
         """See `EventLog.begin_after`."""
         assert partition == 0
-        connection = self._connect()
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            if self._stored_end(connection) < offset:
-                connection.execute("DELETE FROM sqlite_sequence WHERE name='records'")
-                connection.execute(
-                    "INSERT INTO sqlite_sequence VALUES ('records', ?)", (offset + 1,)
-                )
-            connection.execute("COMMIT")
-        finally:
-            connection.close()
+            with closing(self._connect()) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                if self._stored_end(connection) < offset:
+                    connection.execute("DELETE FROM sqlite_sequence WHERE name='records'")
+                    connection.execute(
+                        "INSERT INTO sqlite_sequence VALUES ('records', ?)", (offset + 1,)
+                    )
+                connection.execute("COMMIT")
+        except sqlite3.Error as problem:
+            raise Transient(f"event log: {problem}") from problem
         self._end = max(self._end, offset)
 
     def released(self, partition: int) -> int:
@@ -219,6 +229,10 @@ class SqliteLog:
         self._checkpoint_wanted.set()
         for thread in self._threads:
             thread.join()
+        while not self._jobs.empty():
+            late = self._jobs.get()
+            if late is not None:
+                _answer(late, Transient("the event log is closed"))
         with self._grown:
             self._grown.notify_all()
         for reader in self._readers:
@@ -244,23 +258,28 @@ class SqliteLog:
             self._roll_back()
             _log.warning("event log refused an append", extra={"problem": str(problem)})
             outcome = Transient(f"event log: {problem}", retry_after_seconds=2)
-        job.done(outcome)
+        _answer(job, outcome)
 
     def _commit(self, values: Sequence[bytes]) -> int:
         writer = self._writer
-        writer.execute("BEGIN IMMEDIATE")
         appended_us = max(self._clock.now_us(), self._last_appended_us)
-        for value in values:
-            writer.execute(
-                "INSERT INTO records (appended_us, value) VALUES (?, ?)", (appended_us, value)
-            )
-        row = writer.execute("SELECT last_insert_rowid()").fetchone()
-        freed, released = self._forget(writer)
-        writer.execute("COMMIT")
+        freed, released = 0, self._released
+        if len(values) == 1 and self._release_through <= released:
+            # A lone statement is its own transaction: one call in place of four, each of which
+            # would wait for a turn while the event loop's thread is busy.
+            cursor = writer.execute(_INSERT, (appended_us, values[0]))
+        else:
+            writer.execute("BEGIN IMMEDIATE")
+            cursor = writer.execute(_INSERT, (appended_us, values[0]))
+            for value in values[1:]:
+                cursor = writer.execute(_INSERT, (appended_us, value))
+            freed, released = self._forget(writer)
+            writer.execute("COMMIT")
+        assert cursor.lastrowid is not None
+        last = cursor.lastrowid - 1
         self._last_appended_us = appended_us
         self._released = released
         self._backlog_bytes += sum(map(len, values)) - freed
-        last = int(row[0]) - 1
         with self._grown:
             self._end = last
             self._grown.notify_all()
@@ -268,9 +287,12 @@ class SqliteLog:
 
     def _forget(self, writer: sqlite3.Connection) -> tuple[int, int]:
         """Deletes some released records inside the open transaction: (bytes, released through)."""
-        through = min(self._release_through, self._released + _RELEASE_RECORDS_PER_COMMIT)
+        through = self._release_through
         if through <= self._released:
             return 0, self._released
+        (first,) = writer.execute("SELECT min(position) FROM records").fetchone()
+        if first is not None:
+            through = min(through, int(first) - 2 + _RELEASE_RECORDS_PER_COMMIT)
         row = writer.execute(
             "SELECT coalesce(sum(length(value)), 0) FROM records WHERE position <= ?",
             (through + 1,),
@@ -288,14 +310,33 @@ class SqliteLog:
                 self._writer.execute("COMMIT")
                 self._released = released
                 self._backlog_bytes -= freed
+            self._recount()
             (free,) = self._writer.execute("PRAGMA freelist_count").fetchone()
             if free and self._jobs.empty():
-                self._writer.execute(f"PRAGMA incremental_vacuum({min(free, 1024)})").fetchall()
+                # As a script: `execute` steps once, and one step gives one page back.
+                self._writer.executescript(f"PRAGMA incremental_vacuum({min(free, 1024)})")
             if self._wal_bytes() > 0 and self._jobs.empty():
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._writer.execute(f"PRAGMA busy_timeout={_CHECKPOINT_BUSY_MS}")
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as problem:
             self._roll_back()
             _log.warning("event log could not be tended", extra={"problem": str(problem)})
+        finally:
+            self._writer.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+
+    def _recount(self) -> None:
+        """Counts the backlog anew if another connection wrote to the file."""
+        (version,) = self._writer.execute("PRAGMA data_version").fetchone()
+        if version == self._data_version:
+            return
+        (backlog,) = self._writer.execute(
+            "SELECT coalesce(sum(length(value)), 0) FROM records"
+        ).fetchone()
+        (released,) = self._writer.execute(
+            "SELECT value FROM facts WHERE name = 'released'"
+        ).fetchone()
+        self._data_version, self._backlog_bytes = int(version), int(backlog)
+        self._released = max(self._released, int(released))
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:
@@ -311,14 +352,21 @@ class SqliteLog:
             return 0
 
     def _checkpoint_loop(self) -> None:
-        connection = self._connect()
         while not self._checkpoint_wanted.wait(timeout=_IDLE_SECONDS):
             if self._wal_bytes() < _CHECKPOINT_BYTES:
                 continue
             try:
-                # PASSIVE never blocks the writer; RESTART then has little left to copy.
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-                connection.execute("PRAGMA wal_checkpoint(RESTART)")
+                with closing(self._connect()) as connection:
+                    connection.execute(f"PRAGMA busy_timeout={_CHECKPOINT_BUSY_MS}")
+                    # PASSIVE never blocks the writer; RESTART then has little left to copy.
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                    connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
             except sqlite3.Error as problem:
                 _log.warning("event log checkpoint failed", extra={"problem": str(problem)})
-        connection.close()
+
+
+def _answer(job: _Submission, outcome: int | Exception) -> None:
+    try:
+        job.done(outcome)
+    except Exception:  # noqa: BLE001 -- the writer serves others too: a listener that fails must not end it
+        _log.exception("whoever waited for an append failed")
