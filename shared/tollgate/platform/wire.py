@@ -11,6 +11,8 @@ from tollgate.core.times import format_instant, parse_instant
 def _read_instant(value: object) -> object:
     if isinstance(value, str):
         return parse_instant(value.replace(" ", "+") if "T" in value else value)
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value
     raise ValueError("must be an RFC 3339 date-time")
 
 
