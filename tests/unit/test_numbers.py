@@ -1,4 +1,4 @@
-"""Which numbers a double would change, found by a cheap scan that may ask too often, never too seldom."""
+"""Numbers that a double would change: the cheap scan may ask too often, never too seldom."""
 
 import json
 import math
@@ -125,12 +125,9 @@ def test_the_copy_is_the_same_but_for_quoted_numbers(text: str) -> None:
             wanted = left if survives_double(left.text) else left.text
             return right == wanted and type(right) is type(wanted)
         if isinstance(left, tuple | list):
-            return (
-                type(left) is type(right)
-                and isinstance(right, tuple | list)
-                and len(left) == len(right)
-                and all(same(a, b) for a, b in zip(left, right, strict=True))
-            )
+            if not isinstance(right, type(left)) or len(left) != len(right):
+                return False
+            return all(same(a, b) for a, b in zip(left, right, strict=True))
         return left == right
 
     assert same(read(text), read(copy))
