@@ -1,5 +1,7 @@
 """Landing page and API document."""
 
+from typing import Any
+
 import functions_framework.aio
 from starlette.requests import Request
 
@@ -10,7 +12,7 @@ app = Application("console", ConsoleService)
 
 
 @functions_framework.aio.http
-async def console(request: Request) -> Application:
-    """The functions-framework target: hands the request to the ASGI application."""
+async def console(request: Request) -> Any:
+    """The functions-framework target: Starlette awaits whatever ASGI application it returns."""
     del request
     return app

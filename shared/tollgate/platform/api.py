@@ -7,7 +7,7 @@ body) and gives a model, a list of models, or a `Reply`.
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, get_origin
@@ -24,11 +24,13 @@ from tollgate.platform.deep_object import parse_deep_objects
 from tollgate.platform.keys import open_keys
 from tollgate.platform.parts import Parts
 from tollgate.platform.problem import Wire
+from tollgate.platform.telemetry import trace_context
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json", re.IGNORECASE)
 _QUERY_PAIRS_MAX = 1000
 JSON = "application/json"
+_NOBODY = Access(namespace="", scopes=frozenset(), key_id="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +41,15 @@ class Reply:
         body: bytes of `media_type`.
         status: HTTP status; None: the operation's.
         headers: further headers, lower case.
+        stream: pieces of a body too large to hold, made on a thread while they are sent; closed
+            early if the client goes. If it fails, the connection breaks and the client can tell.
     """
 
     body: bytes = b""
     media_type: str = JSON
     status: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    stream: Iterator[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +89,7 @@ class Operation:
         operation_id: OpenAPI's operationId, the contract's where it has one.
         summary: one line for people.
         tag: group in the document.
-        scope: what the key needs.
+        scope: what the key needs; None: nothing, the call is outside all namespaces.
         handler: does the work.
         query: model of the query parameters.
         body: model of the JSON body, or a type that pydantic can read.
@@ -93,6 +98,7 @@ class Operation:
         wire: whose errors and spelling.
         other_media: media types besides JSON that the answer may have.
         description: more lines for people.
+        document: laid over the operation in the OpenAPI document; a None removes.
     """
 
     method: str
@@ -100,7 +106,7 @@ class Operation:
     operation_id: str
     summary: str
     tag: str
-    scope: Scope
+    scope: Scope | None
     handler: Callable[[Call], object]
     query: type[BaseModel] | None = None
     body: Any = None
@@ -109,6 +115,7 @@ class Operation:
     wire: Wire = "v1"
     other_media: tuple[str, ...] = ()
     description: str = ""
+    document: Mapping[str, Any] = field(default_factory=dict)
     pattern: re.Pattern[str] = field(init=False, repr=False)
     reader: TypeAdapter[Any] | None = field(init=False, repr=False)
     writer: TypeAdapter[Any] | None = field(init=False, repr=False)
@@ -153,8 +160,10 @@ class ApiService:
     async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
         """Finds the operation, checks access, parameters and body, runs the handler, answers."""
         operation, path = self._find(scope)
-        access = self._keys.check(header(scope, b"authorization"), self._parts.clock)
-        access.require(operation.scope)
+        access = _NOBODY
+        if operation.scope is not None:
+            access = self._keys.check(header(scope, b"authorization"), self._parts.clock)
+            access.require(operation.scope)
         raw = await read_body(scope, receive, self._parts.settings.body_bytes_max)
         call = Call(
             access=access,
@@ -167,12 +176,40 @@ class ApiService:
         )
         assert self._pool is not None
         loop = asyncio.get_running_loop()
-        reply = await loop.run_in_executor(self._pool, _run, operation, call)
+        trace = (header(scope, b"traceparent") or b"").decode("latin-1")
+        reply = await loop.run_in_executor(self._pool, _run, operation, call, trace)
         headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in reply.headers]
-        if reply.body:
+        if reply.body or reply.stream:
             headers.append((b"content-type", reply.media_type.encode()))
+        if reply.stream is not None:
+            head = {"type": "http.response.start", "status": reply.status or operation.status}
+            await send({**head, "headers": headers})
+            await self._send_stream(reply.stream, receive, send)
+            return
         body = b"" if scope["method"] == "HEAD" else reply.body
         await send_reply(send, reply.status or operation.status, headers, body)
+
+    async def _send_stream(self, stream: Iterator[bytes], receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        # The request was read to its end: what still comes is the client's leaving.
+        gone = asyncio.ensure_future(receive())
+        try:
+            while not gone.done():
+                piece = await loop.run_in_executor(self._pool, next, stream, None)
+                await send(
+                    {
+                        "type": "http.response.body",
+                        "body": piece or b"",
+                        "more_body": piece is not None,
+                    }
+                )
+                if piece is None:
+                    return
+        finally:
+            gone.cancel()
+            close = getattr(stream, "close", None)
+            if close is not None:
+                await loop.run_in_executor(self._pool, close)
 
     def _find(self, scope: Request) -> tuple[Operation, dict[str, str]]:
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
@@ -196,7 +233,9 @@ class ApiService:
         raise NotFound(f"nothing answers {method} {scope['path']}")
 
 
-def _run(operation: Operation, call: Call) -> Reply:
+def _run(operation: Operation, call: Call, trace: str) -> Reply:
+    # A thread has its own context: what the handler logs belongs to the caller's trace.
+    trace_context.set(trace)
     result = operation.handler(call)
     if isinstance(result, Reply):
         return result

@@ -54,12 +54,13 @@ FUNCTIONS: tuple[Function, ...] = (
         title="meters, usage queries, events, subjects, the ledger",
         trigger=Trigger.HTTP,
         routes=(("*", "/api/"),),
+        schedule="17 * * * *",
     ),
     Function(
         name="console",
         title="landing page and API document",
         trigger=Trigger.HTTP,
-        routes=(("GET", "/"),),
+        routes=(("GET", "/"), ("GET", "/api/openapi.json")),
     ),
 )
 BY_NAME = {function.name: function for function in FUNCTIONS}
