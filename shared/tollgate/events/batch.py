@@ -92,6 +92,11 @@ class Batch:
         record = self.records[int(self.record_of[event])]
         return (self.generation, self.partition, record.offset, int(self.index[event]))
 
+    def bury(self, event: int, code: str, detail: str) -> None:
+        """Makes an event a dead letter."""
+        self.outcome[event] = DEAD
+        self.reason[event] = (code, detail)
+
     def appended_us(self, event: int) -> int:
         """When the event's record was appended."""
         return self.records[int(self.record_of[event])].appended_us
@@ -107,7 +112,11 @@ def open_batch(generation: int, partition: int, records: Sequence[StoredRecord])
         try:
             record = decode_record(stored.value)
             part = np.frombuffer(record.entries, dtype=ENTRY_TYPE, count=record.count)
-            if int(part["length"].sum()) != len(record.lines):
+            if (
+                int(part["length"].sum()) != len(record.lines)
+                or (part["key_length"] > part["length"]).any()
+                or (part["namespace"] >= len(record.namespaces)).any()
+            ):
                 raise CorruptRecord("lengths", "the lengths do not add up")  # noqa: TRY301
         except (CorruptRecord, ValueError) as problem:
             code = problem.code if isinstance(problem, CorruptRecord) else "lengths"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from tollgate.events.batch import CONFLICT, DUPLICATE, STORED, Batch
+from tollgate.events.batch import CONFLICT, DEAD, DUPLICATE, STORED, Batch
 from tollgate.events.dedupe import SeenKeys
 from tollgate.events.identity import same_json
 from tollgate.events.record import TIME_GIVEN
@@ -68,7 +68,7 @@ def decide(batch: Batch, seen: SeenKeys, clickhouse: ClickHouse, window: Window)
     Raises:
         Transient: ClickHouse is away; nothing was decided, call again.
     """
-    batch.outcome[:] = STORED
+    batch.outcome[batch.outcome != DEAD] = STORED
     batch.first.clear()
     if not len(batch):
         return
@@ -79,13 +79,29 @@ def decide(batch: Batch, seen: SeenKeys, clickhouse: ClickHouse, window: Window)
     same = ordered[1:] == ordered[:-1]
     repeated[order[1:][same]] = True
     repeated[order[:-1][same]] = True
-    candidates = np.flatnonzero(known | repeated).tolist()
+    candidates = _readable(batch, np.flatnonzero(known | repeated).tolist())
     if not candidates:
         return
     claims = _stored_claims(clickhouse, batch, np.flatnonzero(known).tolist())
     contents = _stored_contents(clickhouse, batch, candidates, claims)
     for event in candidates:
         _decide_one(batch, event, claims, contents, window)
+
+
+def _readable(batch: Batch, events: list[int]) -> list[int]:
+    """Those that can be read; dead letters are left out, what can't be read becomes one."""
+    found = []
+    for event in events:
+        if batch.outcome[event] == DEAD:
+            continue
+        try:
+            event_key(batch.lines[event], batch, event)
+            event_content(batch.lines[event], batch, event)
+        except (msgspec.DecodeError, ValueError, TypeError, IndexError) as problem:
+            batch.bury(event, "unreadable_line", str(problem))
+        else:
+            found.append(event)
+    return found
 
 
 def _decide_one(

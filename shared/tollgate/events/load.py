@@ -35,6 +35,8 @@ from tollgate.platform.event_log import EventLog, StoredRecord
 _log = logging.getLogger(__name__)
 DAY_US = 86_400_000_000
 _READ_BYTES = 16 << 20
+_BATCH_BYTES_MAX = 64 << 20
+_DEAD_LETTERS_MAX = 100
 _IDLE_SECONDS = 0.5
 _BACKOFF_SECONDS_FIRST = 0.1
 _BACKOFF_SECONDS_MAX = 5.0
@@ -127,12 +129,21 @@ class Loader:
             )
         self._seen = SeenKeys()
         window = self._limits.window_us
-        since = 0 if window == 0 else max(0, self._clock.now_us() - window - 2 * DAY_US)
+        since = 0 if window == 0 else max(0, self._oldest_us(frontier) - window - 2 * DAY_US)
         self._rebuild(since)
         self._held.clear()
         self._read_through = self.progress.frontier = frontier
         self._frontier.publish(generation, self._partition, frontier)
+        # A crash may have come between the ledger and the release: without this, a log that is full
+        # of loaded records would refuse new ones and never be emptied.
+        self._log.release(self._partition, frontier)
         self.progress.ready = True
+
+    def _oldest_us(self, frontier: int) -> int:
+        """Append time of the first record not yet loaded, or now: windows end there."""
+        waiting = self._log.read(self._partition, frontier, 1)
+        now = self._clock.now_us()
+        return min(waiting[0].appended_us, now) if waiting else now
 
     def _rebuild(self, since_us: int) -> None:
         days = self._clickhouse.query(
@@ -160,24 +171,27 @@ class Loader:
     def run(self, stop: threading.Event) -> None:
         """Loads until `stop` is set; what is gathered by then is written first.
 
-        Failures are logged and repeated with backoff: nothing is skipped, nothing is lost.
+        Failures are logged and repeated with backoff: nothing is skipped, nothing is lost. A defect
+        of ours is treated alike: it shows as unreadiness, and an upgrade finds the records waiting.
         """
         pause = _BACKOFF_SECONDS_FIRST
         while not stop.is_set():
             try:
                 if not self.progress.ready:
-                    self.prepare()
+                    with self.gate:
+                        self.prepare()
                 records = self.gather(stop)
                 if records:
                     with self.gate:
                         self.load(records)
                 pause = _BACKOFF_SECONDS_FIRST
-            except (TollgateError, OSError) as problem:
+            except Exception as problem:  # noqa: BLE001 -- a thread that ends would load nothing more
                 self.progress.failures += 1
-                self.progress.last_failure = str(problem)
+                self.progress.last_failure = str(problem) or repr(problem)
                 _log.warning(
                     "load failed and will be tried again",
-                    extra={"partition": self._partition, "problem": str(problem)},
+                    extra={"partition": self._partition, "problem": repr(problem)},
+                    exc_info=not isinstance(problem, TollgateError | OSError),
                 )
                 # Start over from the ledger: it alone says what was written.
                 self.progress.ready = False
@@ -185,33 +199,42 @@ class Loader:
                 pause = min(pause * 2, _BACKOFF_SECONDS_MAX)
 
     def gather(self, stop: threading.Event) -> list[StoredRecord]:
-        """Whole records up to the limits, all of one append day; [] if there is nothing yet."""
+        """Whole records up to the limits, all of one append day; [] if there is nothing yet.
+
+        Once the time is over one more read is made: a backlog gives whole batches, and a steady
+        stream can't keep a batch open.
+        """
         if not self._held and not self._read_more():
             if not self._log.wait(self._partition, self._read_through, _IDLE_SECONDS):
                 return []
             if not self._read_more():
                 return []
-        age_us = self._clock.now_us() - self._held[0].appended_us
+        # Never negative: a clock that was set back must not make a batch wait.
+        age_us = max(0, self._clock.now_us() - self._held[0].appended_us)
         until = monotonic() + (self._limits.wait_ms - age_us / 1000) / 1000
         batch: list[StoredRecord] = []
-        events = 0
+        events = size = 0
+        last_look = False
         day = self._held[0].appended_us // DAY_US
         while True:
             while self._held:
                 record = self._held[0]
                 count = _events_of(record)
                 if batch and (
-                    events + count > self._limits.events_max or record.appended_us // DAY_US != day
+                    events + count > self._limits.events_max
+                    or size + len(record.value) > _BATCH_BYTES_MAX
+                    or record.appended_us // DAY_US != day
                 ):
                     return batch
                 batch.append(self._held.popleft())
                 events += count
-            if self._read_more():
-                continue
-            left = until - monotonic()
-            over = left <= 0 or events >= self._limits.events_max or stop.wait(left)
-            if over and not self._read_more():
+                size += len(record.value)
+            if last_look or events >= self._limits.events_max:
                 return batch
+            left = until - monotonic()
+            last_look = left <= 0 or stop.is_set()
+            if not self._read_more() and not last_look:
+                stop.wait(left)
 
     def _read_more(self) -> bool:
         records = self._log.read(self._partition, self._read_through, _READ_BYTES)
@@ -225,11 +248,18 @@ class Loader:
 
         Raises:
             Transient: ClickHouse is away or refused; any of the writes may have happened.
+            PermanentFault: ClickHouse can't read most rows, so it is not the rows that are wrong.
         """
         began = monotonic()
         batch = open_batch(self._log.generation, self._partition, records)
-        decide(batch, self._seen, self._clickhouse, Window(us=self._limits.window_us))
-        self._write_events(batch, np.flatnonzero(batch.outcome == STORED).tolist())
+        written = np.zeros(len(batch), np.bool_)
+        dead = -1
+        while dead != (dead := int(np.count_nonzero(batch.outcome == DEAD))):
+            # A dead letter claims no key, in whichever batch it came: decide again without it.
+            decide(batch, self._seen, self._clickhouse, Window(us=self._limits.window_us))
+            stored = batch.outcome == STORED
+            self._write_events(batch, np.flatnonzero(stored & ~written).tolist())
+            written |= stored
         others = outcome_rows(batch)
         if others:
             self._clickhouse.insert("event_outcomes", OUTCOME_COLUMNS, others)
@@ -246,9 +276,13 @@ class Loader:
             self._clickhouse.insert("events", EVENT_COLUMNS, rows)
         except BadRows as problem:
             if len(events) == 1:
-                batch.outcome[events[0]] = DEAD
-                batch.reason[events[0]] = ("unreadable_row", problem.detail)
+                batch.bury(events[0], "unreadable_row", problem.detail)
                 _log.error("dead letter", extra={"position": batch.position(events[0])})
+                if np.count_nonzero(batch.outcome == DEAD) > _DEAD_LETTERS_MAX:
+                    raise PermanentFault(
+                        f"ClickHouse can't read more than {_DEAD_LETTERS_MAX} rows of one batch; "
+                        f"nothing more is loaded before a person has looked: {problem.detail}"
+                    ) from problem
                 return
             middle = len(events) // 2
             self._write_events(batch, events[:middle])
@@ -278,8 +312,9 @@ class Loader:
         window = self._limits.window_us
         if window == 0:
             return
-        before = self._clock.now_us() - window - 2 * DAY_US
-        self._seen.forget_before(before)
+        before = self._oldest_us(self.progress.frontier) - window - 2 * DAY_US
+        with self.gate:
+            self._seen.forget_before(before)
         if before // DAY_US == self._day:
             return
         rows = self._clickhouse.query(

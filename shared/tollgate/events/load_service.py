@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client.core import Metric
 
-from tollgate.events.ledger import Frontier, read_frontier
+from tollgate.events.ledger import Frontier, read_frontier, read_last_written
 from tollgate.events.load import DAY_US, Loader, LoadLimits
 from tollgate.platform.access import KeyIndex, Scope
 from tollgate.platform.application import send_reply
@@ -74,8 +74,11 @@ class LoadService:
         if clickhouse.embedded:
             for partition in range(log.partitions):
                 loaded = read_frontier(clickhouse, log.generation, partition)
-                if log.end(partition) < loaded:
-                    log.begin_after(partition, loaded)
+                end = log.end(partition)
+                if end < loaded or end < 0:
+                    # The log was lost, maybe between a batch's writes: no offset is used twice.
+                    written = read_last_written(clickhouse, log.generation, partition)
+                    log.begin_after(partition, max(loaded, written))
         for number, loader in enumerate(self._loaders):
             loader.gate = gate
             thread = threading.Thread(

@@ -138,14 +138,19 @@ def decode_record(data: bytes) -> Record:
     if xxh3_64_intdigest(view[PREAMBLE.size :]) != checksum:
         raise CorruptRecord("checksum", "the checksum does not fit the bytes")
     at = PREAMBLE.size
-    (named,) = _U16.unpack_from(view, at)
-    at += 2
     namespaces = []
-    for _ in range(named):
-        (length,) = _U16.unpack_from(view, at)
-        namespaces.append(str(view[at + 2 : at + 2 + length], "utf-8"))
-        at += 2 + length
+    try:
+        (named,) = _U16.unpack_from(view, at)
+        at += 2
+        for _ in range(named):
+            (length,) = _U16.unpack_from(view, at)
+            namespaces.append(str(view[at + 2 : at + 2 + length], "utf-8"))
+            at += 2 + length
+    except (struct.error, UnicodeDecodeError) as problem:
+        raise CorruptRecord("lengths", f"the namespaces can't be read: {problem}") from problem
     end = at + count * ENTRY.size
+    if not count or end > len(view):
+        raise CorruptRecord("lengths", f"{count} events in {len(data)} bytes")
     return Record(
         count=count,
         namespaces=tuple(namespaces),

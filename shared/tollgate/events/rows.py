@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import msgspec
 import numpy as np
 
+from tollgate.core.clock import datetime_from_us
+from tollgate.core.times import format_instant
 from tollgate.events.batch import CONFLICT, DEAD, OUTCOMES, Batch
 from tollgate.events.claims import event_content, event_key
 from tollgate.events.record import KEY_COLUMNS, LINE_COLUMNS
@@ -87,7 +89,7 @@ def outcome_rows(batch: Batch) -> bytes:
         generation, partition, offset, index = batch.position(event)
         code, detail = batch.reason.get(event, ("", ""))
         first = batch.first.get(event, (0, 0, 0, 0))
-        namespace, source, event_id = event_key(batch.lines[event], batch, event)
+        namespace, source, event_id, kept = _kept(batch, event)
         rows.append(
             (
                 generation,
@@ -102,7 +104,7 @@ def outcome_rows(batch: Batch) -> bytes:
                 batch.key_text(event),
                 code,
                 detail,
-                _event_json(batch, event) if outcome in (CONFLICT, DEAD) else "",
+                kept if outcome in (CONFLICT, DEAD) else "",
                 *first,
                 instant_text(int(batch.entries["received_us"][event])),
             )
@@ -114,6 +116,16 @@ def outcome_rows(batch: Batch) -> bytes:
         found = ("", OUTCOMES[DEAD], "", "", _NO_HASH, corrupt.code, corrupt.detail, raw)
         rows.append((*position, *found, 0, 0, 0, 0, appended))
     return b"".join(_encode(row) + b"\n" for row in rows)
+
+
+def _kept(batch: Batch, event: int) -> tuple[str, str, str, str]:
+    """Namespace, source, id and CloudEvent of an event; of a line that can't be read its text."""
+    line = batch.lines[event]
+    try:
+        return *event_key(line, batch, event), _event_json(batch, event)
+    except (msgspec.DecodeError, ValueError, TypeError, IndexError):
+        namespace = batch.namespaces[int(batch.namespace[event])]
+        return namespace, "", "", line[:_RAW_BYTES_KEPT].decode("utf-8", "replace")
 
 
 def _event_json(batch: Batch, event: int) -> str:
@@ -129,7 +141,7 @@ def _event_json(batch: Batch, event: int) -> str:
         "subject": content.subject,
     }
     if head[4]:
-        members["time_us"] = int(batch.entries["time_us"][event])
+        members["time"] = format_instant(datetime_from_us(int(batch.entries["time_us"][event])))
     for name in ("datacontenttype", "dataschema"):
         if value := getattr(content, name):
             members[name] = value

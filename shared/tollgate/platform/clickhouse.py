@@ -27,8 +27,9 @@ INSERT_SETTINGS: dict[str, Any] = {
 }
 _CODE = re.compile(r"Code: (\d+)")
 # https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
+# Only what a row can be guilty of: a missing column or unknown format is no dead letter's fault.
 _BAD_ROWS = frozenset(
-    (6, 8, 25, 26, 27, 33, 38, 41, 53, 69, 70, 72, 73, 117, 128, 130, 131, 349, 376, 467, 469)
+    (6, 25, 26, 27, 33, 38, 41, 53, 69, 70, 72, 117, 128, 130, 131, 349, 376, 467, 469)
 )
 _TRANSIENT = frozenset(
     # memory, timeouts, too many queries or parts, network, disk full, read only, shutting down

@@ -1,0 +1,20 @@
+"""A process that does nothing but append to an event log and tell what was acknowledged."""
+
+APPENDER = """
+import queue, sys
+from pathlib import Path
+from tollgate.core.clock import SystemClock
+from tollgate.platform.sqlite_log import SqliteLog
+
+path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+log, answers = SqliteLog(path, SystemClock()), queue.SimpleQueue()
+for number in range(count):
+    value = f"{name}.{number}"
+    log.submit(0, [value.encode()], answers.put)
+    offset = answers.get()
+    if isinstance(offset, Exception):
+        raise offset
+    print(offset, value, flush=True)
+log.close()
+"""
+"""`python -c APPENDER file name count` prints `offset value` for each record once it is on disk."""
