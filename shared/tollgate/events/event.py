@@ -22,6 +22,7 @@ DEPTH_MAX = 64
 _Attribute = Annotated[str, msgspec.Meta(min_length=1, max_length=ATTRIBUTE_LENGTH_MAX)]
 _NO_DATA = msgspec.Raw(b"")
 _JSON = "application/json"
+_DEEP_BYTES = 2 * DEPTH_MAX  # a value nested deeper has an opening and a closing byte per level
 _NO_COPY = b'""'
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
@@ -51,8 +52,8 @@ class Arrival:
         namespace: whose events these are.
         received_us: the one server time of the request, microseconds since the epoch.
         event_bytes_max: bound on one event as the log keeps it.
-        careful: the body holds something that needs a look at each event (escaped surrogates,
-            deep nesting, numbers that may be inexact).
+        careful: the body holds something that needs a look at each event (escapes, numbers that
+            may be inexact).
     """
 
     __slots__ = (
@@ -91,7 +92,7 @@ def decode_envelopes(body: bytes, batch: bool) -> list[Envelope]:
 
 def needs_care(body: bytes) -> bool:
     """Whether any event of the body needs the checks that most bodies can go without."""
-    return body.count(b"{") + body.count(b"[") > DEPTH_MAX or b"\\u" in body or may_be_inexact(body)
+    return b"\\u" in body or may_be_inexact(body)
 
 
 def encode_plain(event: Envelope, arrival: Arrival) -> Encoded:
@@ -111,7 +112,8 @@ def encode_plain(event: Envelope, arrival: Arrival) -> Encoded:
         or event.dataschema is not None
         or not (event.id.isprintable() and event.source.isprintable())
         or not (event.type.isprintable() and event.subject.isprintable())
-        or (arrival.careful and (b"\\u" in data or _nesting(data) > DEPTH_MAX))
+        or (len(data) > _DEEP_BYTES and _nesting(data) > DEPTH_MAX)
+        or (arrival.careful and b"\\u" in data)
     ):
         raise NeedsCare
     return encode(

@@ -59,10 +59,10 @@ class Flusher:
         self._flying = [future for _, _, future in waiting]
         self._flying_bytes = self.pending_bytes
         self.flushes += 1
-        values = [
-            encode_record(groups)
-            for groups in pack([(n, e) for n, e, _ in waiting], self._record_bytes_max)
-        ]
+        groups = [(namespace, events) for namespace, events, _ in waiting]
+        whole = self.pending_bytes <= self._record_bytes_max
+        records = [groups] if whole else pack(groups, self._record_bytes_max)
+        values = [encode_record(record) for record in records]
         self._log.submit(self._partition, values, self._answered)
 
     def _answered(self, outcome: int | Exception) -> None:
