@@ -1,7 +1,7 @@
 """The position token on requests that read: read your own writes."""
 
 from tollgate.core.errors import Transient
-from tollgate.events.load_service import open_frontier
+from tollgate.events.ledger import open_frontier
 from tollgate.events.position import HEADER, parse_token
 from tollgate.platform.api import Call
 

@@ -11,6 +11,7 @@ from time import monotonic
 
 from tollgate.events.position import Token
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
+from tollgate.platform.parts import Parts, open_clickhouse
 
 _POLL_SECONDS_FIRST = 0.02
 _POLL_SECONDS_MAX = 0.25
@@ -80,6 +81,11 @@ def read_last_written(clickhouse: ClickHouse, generation: int, partition: int) -
         {"generation": generation, "partition": partition},
     )
     return int(rows[0][0]) if rows and rows[0][1] else -1
+
+
+def open_frontier(parts: Parts) -> Frontier:
+    """The frontier that loaders and queries of this process share."""
+    return Frontier(parts.get(open_clickhouse))
 
 
 def read_frontier(clickhouse: ClickHouse, generation: int, partition: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client.core import Metric
 
-from tollgate.events.ledger import Frontier, read_frontier, read_last_written
+from tollgate.events.ledger import open_frontier, read_frontier, read_last_written
 from tollgate.events.load import DAY_US, Loader, LoadLimits
 from tollgate.platform.access import KeyIndex, Scope
 from tollgate.platform.application import send_reply
@@ -15,11 +15,6 @@ from tollgate.platform.body import Scope as Request
 from tollgate.platform.keys import open_keys
 from tollgate.platform.parts import Parts, open_clickhouse, open_log
 from tollgate.platform.telemetry import counter, gauge
-
-
-def open_frontier(parts: Parts) -> Frontier:
-    """The frontier that loaders and queries of this process share."""
-    return Frontier(parts.get(open_clickhouse))
 
 
 def open_loaders(parts: Parts) -> list[Loader]:

@@ -13,7 +13,7 @@ from tollgate.core.decimals import plain_text
 from tollgate.core.errors import Fault, InvalidInput, Transient
 from tollgate.core.times import format_instant
 from tollgate.customers.store import SubjectStore
-from tollgate.events.load_service import open_frontier
+from tollgate.events.ledger import open_frontier
 from tollgate.events.position import HEADER, parse_token
 from tollgate.metering.distinct import distinct_dimension_values, distinct_subjects
 from tollgate.metering.filter_dialects import parse_filter_string

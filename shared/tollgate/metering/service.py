@@ -3,13 +3,17 @@
 import asyncio
 import importlib
 import logging
+from datetime import timedelta
 
 from tollgate.metering.api_v1 import open_meters
 from tollgate.metering.meters_file import read_meters, upsert
+from tollgate.metering.progress import QueryProgressStore
 from tollgate.platform.access import DEFAULT_NAMESPACE
 from tollgate.platform.api import ApiService, Operation
+from tollgate.platform.database import open_database
 from tollgate.platform.parts import Parts
 
+_PROGRESS_KEPT = timedelta(hours=1)
 _log = logging.getLogger(__name__)
 _MODULES = (
     "tollgate.metering.api_v1",
@@ -47,6 +51,14 @@ class UsageService(ApiService):
         path = self._parts.settings.meters
         if path is not None:
             await asyncio.to_thread(self._take_meters)
+
+    async def tend(self) -> None:
+        """Forgets the progress of queries that ended long ago."""
+        await asyncio.to_thread(self._forget_progress)
+
+    def _forget_progress(self) -> None:
+        store = QueryProgressStore(self._parts.get(open_database), self._parts.clock)
+        store.delete_before(self._parts.clock.now() - _PROGRESS_KEPT)
 
     def _take_meters(self) -> None:
         path = self._parts.settings.meters
