@@ -39,11 +39,20 @@ def wait_until(condition: Callable[[], Any], seconds: int = 20, what: str = "con
         time.sleep(0.02)  # noqa: TID251 -- the one place that polls; tests wait for conditions
 
 
+def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with the product importable and no setting but the given ones."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TOLLGATE_")}  # noqa: TID251
+    return kept | {"PYTHONPATH": str(ROOT / "shared")} | dict(settings)
+
+
 class Server:
     """One process of `python -m tollgate.platform.up`."""
 
     def __init__(
-        self, data: Path, meters: Path | None = SAMPLE_METERS, settings: Mapping[str, str] | None = None
+        self,
+        data: Path,
+        meters: Path | None = SAMPLE_METERS,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.data = data
         self.port = free_port()
@@ -55,6 +64,12 @@ class Server:
         self.http = httpx.Client(base_url=self.url, timeout=30)
 
     @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        """The running process."""
+        assert self._process is not None
+        return self._process
+
+    @property
     def pid(self) -> int:
         """Process id of the running server."""
         assert self._process is not None
@@ -62,13 +77,12 @@ class Server:
 
     def start(self, *, wait: bool = True) -> "Server":
         """Starts the process; with `wait`, returns once `/readyz` says so."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("TOLLGATE_")}
-        environment |= {"PYTHONPATH": str(ROOT / "shared")} | self._settings
+        environment = clean_environment(self._settings)
         arguments = ["--port", str(self.port), "--data", str(self.data)]
         if self._meters is not None:
             arguments += ["--meters", str(self._meters)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 -- our own module
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "tollgate.platform.up", *arguments],
                 env=environment,
                 stdout=log,
@@ -93,7 +107,7 @@ class Server:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """kill -9, and waits for the end."""
+        """Ends the process with kill -9, and waits for it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -122,7 +136,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A running product with the sample meters, shared by the session: use event ids of your own."""
+    """A running product with the sample meters, shared by the session."""
     with Server(tmp_path_factory.mktemp("server") / "data") as running:
         yield running
 

@@ -10,6 +10,7 @@ import fcntl
 import gc
 import ipaddress
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import IO
@@ -91,6 +92,9 @@ def run(settings: Settings) -> int:
             ),
             open_to_all=parts.get(open_keys).open_to_all,
         )
+        # uvicorn raises the signal that ended it once more, for whoever ran it: nobody here.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
         server.run()
         return 0 if server.started else 1
 
