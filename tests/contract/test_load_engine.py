@@ -202,7 +202,7 @@ class _Endless(SqliteLog):
 
 
 def test_a_steady_stream_does_not_keep_a_batch_open(stages: NewStage) -> None:
-    """What the first read finds, and what one last look finds when the time is over: two records."""
+    """What the first read finds, and what one last look finds when the time is over: two."""
     with stages() as stage, closing(_Endless(stage.log.path, stage.clock)) as endless:
         loader = stage.loader(wait_ms=0, events_max=1000)
         loader._log = endless
