@@ -1,4 +1,4 @@
-"""Who may send, and how much: access, counts and sizes of ingest, each refused by its own status."""
+"""Who may send to ingest, and how much: each refusal has its own status."""
 
 import gzip
 import json
