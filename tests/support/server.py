@@ -39,6 +39,11 @@ def wait_until(condition: Callable[[], Any], seconds: int = 20, what: str = "con
         time.sleep(0.02)  # noqa: TID251 -- the one place that polls; tests wait for conditions
 
 
+def setting(name: str, default: str) -> str:
+    """A setting of the tests themselves."""
+    return os.environ.get(name, default)  # noqa: TID251
+
+
 def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with the product importable and no setting but the given ones."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("TOLLGATE_")}  # noqa: TID251

@@ -253,6 +253,7 @@ OPERATIONS: tuple[Operation, ...] = (
         get_event,
         query=EventKeyParameters,
         response=EventHistoryBody,
+        failures=(404,),
         description="Says whether it counts, and what else came under the same key. An event that "
         "was just sent may still be on its way: with the Tollgate-Position header of the answer to "
         "it, the question waits until it is loaded.",

@@ -98,6 +98,7 @@ class Operation:
         wire: whose errors and spelling.
         other_media: media types besides JSON that the answer may have.
         description: more lines for people.
+        failures: statuses of problems that the rest does not imply.
         document: laid over the operation in the OpenAPI document; a None removes.
     """
 
@@ -115,6 +116,7 @@ class Operation:
     wire: Wire = "v1"
     other_media: tuple[str, ...] = ()
     description: str = ""
+    failures: tuple[int, ...] = ()
     document: Mapping[str, Any] = field(default_factory=dict)
     pattern: re.Pattern[str] = field(init=False, repr=False)
     reader: TypeAdapter[Any] | None = field(init=False, repr=False)

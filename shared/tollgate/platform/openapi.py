@@ -210,7 +210,8 @@ def _failures(operation: Operation) -> list[int]:
         415: takes_body,
         503: operation.scope is not None,
     }
-    return [status for status, can in wanted.items() if can]
+    implied = {status for status, can in wanted.items() if can}
+    return sorted(implied | set(operation.failures))
 
 
 def _laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
