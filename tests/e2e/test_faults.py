@@ -1,7 +1,9 @@
 """ClickHouse away, the log full, the disk full, the log lost: nothing acknowledged is lost."""
 
 import resource
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -106,15 +108,13 @@ def test_a_full_log_answers_503_until_it_is_loaded(new_faulty: NewFaulty, tmp_pa
 def _taken(server: Server, sent: dict[str, object]) -> str:
     answer = post(server, sent)
     assert answer.status_code in (204, 503)
-    return answer.headers.get("Tollgate-Position", "")
+    return str(answer.headers.get("Tollgate-Position", ""))
 
 
 def test_a_log_full_of_loaded_records_is_emptied_by_a_restart(
     new_faulty: NewFaulty, tmp_path: Path
 ) -> None:
-    """Killed between ledger and release, beyond the bound of the log: nothing will be loaded again,
-    so only the start itself can make room.
-    """
+    """Killed before the release: nothing is left to load, so the start itself makes room."""
     armed = tmp_path / "armed"
     armed.touch()
     settings = {"TOLLGATE_LOG_BYTES_MAX": "2000"}
@@ -197,9 +197,6 @@ def test_a_lost_clickhouse_is_refused_not_papered_over(new_faulty: NewFaulty) ->
 
 
 def _released(path: Path) -> int:
-    import sqlite3
-    from contextlib import closing
-
     with closing(sqlite3.connect(path)) as connection:
         row = connection.execute("SELECT value FROM facts WHERE name = 'released'").fetchone()
     return int(row[0])
