@@ -13,8 +13,9 @@ from typing import Any
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.decimals import divide
 from tollgate.core.errors import Fault, InvalidInput
-from tollgate.metering.aggregation import DOCUMENT, Value, number_sql
+from tollgate.metering.aggregation import DOCUMENT, Value
 from tollgate.metering.filters import Filter, Parameters, to_sql
+from tollgate.metering.jsonpath import JsonPath
 from tollgate.metering.meter import Aggregation, Meter
 from tollgate.metering.window import Windows, WindowSize, Zone, zone
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
@@ -211,9 +212,8 @@ class _Statement:
     def select(self, windows: Windows | None, limit: int) -> str:
         """The whole statement. Columns: window start, value, first, last, then the groups."""
         dimensions = [
-            f"{path.call('JSONExtract', 'document', f'd{number}')[:-1]}, 'Nullable(String)')"
-            f" AS dimension_{number}"
-            for number, path in enumerate(self._paths.values())
+            f"{self._dimension(name, path, f'd{number}')} AS dimension_{number}"
+            for number, (name, path) in enumerate(self._paths.items())
         ]
         start = windows.sql("time") if windows else "toInt64(0)"
         columns = {name: f"dimension_{number}" for number, name in enumerate(self._paths)}
@@ -235,12 +235,18 @@ class _Statement:
             f"SELECT {', '.join(names)}, {self.value.aggregate()} AS quantity,"
             " toUnixTimestamp64Micro(min(time)), toUnixTimestamp64Micro(max(time))"
             f" FROM (SELECT {start} AS window_start, {', '.join([*group_columns, order])},"
-            f" {self.value.sql()} AS text, {number_sql('text')} AS number"
+            f" {self.value.columns()}"
             f" FROM (SELECT {', '.join([order, 'subject', *inner, *dimensions])}"
             f" FROM {DATABASE}.events FINAL WHERE {self._where})"
             f" WHERE {self._having}) WHERE {counted}"
             f" GROUP BY {', '.join(names)} ORDER BY {', '.join(names)} LIMIT {limit}"
         )
+
+    def _dimension(self, name: str, path: JsonPath, prefix: str) -> str:
+        if name not in self.asked.filters:
+            return path.call("JSONExtractString", "document", prefix)
+        # A filter can ask whether there is a value: only then absence and '' must differ.
+        return f"{path.call('JSONExtract', 'document', prefix)[:-1]}, 'Nullable(String)')"
 
     def _customer(self) -> str:
         customers = self.asked.customers or {}
