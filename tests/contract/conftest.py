@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.control_plane import SteppingClock
+from tests.support.houses import world
 from tollgate.customers.store import SubjectStore
 from tollgate.metering.store import MeterStore
 from tollgate.platform.access_store import (
     AccessKeyStore,
 )
 from tollgate.platform.sql import Database, migrate
+
+__all__ = ["world"]
 
 
 @pytest.fixture(params=["sqlite"])

@@ -1,0 +1,214 @@
+"""Two namespaces never see each other's data, on every operation: one that is not probed fails."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.houses import EVENT, HOUSES, SHARED_METER, World, mark, other
+from tollgate.events.operations import OPERATIONS as INGEST_OPERATIONS
+from tollgate.metering.service import usage_operations
+from tollgate.platform.access import Scope
+from tollgate.platform.api import Operation
+from tollgate.platform.functions import BY_NAME
+
+OPERATIONS = {o.operation_id: o for o in (*usage_operations(), *INGEST_OPERATIONS)}
+V3_METER = {"aggregation": "count", "event_type": "usage"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """One way to call an operation, and what shows that it reached the caller's own data.
+
+    Attributes:
+        path: path parameters that name a thing of a house; {}: none is named.
+        query, body: of the request, by the house whose thing is named.
+        own: whether an answer shows the house's own data; by default it has its mark.
+        ends: the thing named is gone after it; tried last.
+    """
+
+    path: Callable[[World, str], Mapping[str, str]] | None = None
+    query: Callable[[str], Mapping[str, Any]] = lambda _house: {}
+    body: Callable[[str], Any] | None = None
+    own: Callable[[httpx.Response, str], bool] = lambda answer, house: mark(house) in answer.text
+    ends: bool = False
+
+
+def done(answer: httpx.Response, _house: str) -> bool:
+    return answer.is_success
+
+
+def by_meter_id(world: World, house: str) -> Mapping[str, str]:
+    return {"meterIdOrSlug": world.meter_ids[house], "meterId": world.meter_ids[house]} | MODEL
+
+
+def by_spare_meter(_world: World, house: str) -> Mapping[str, str]:
+    return {"meterIdOrSlug": f"spare_{house}"}
+
+
+def by_spare_meter_id(world: World, house: str) -> Mapping[str, str]:
+    return {"meterId": world.spare_meter_ids[house]}
+
+
+def by_shared_slug(_world: World, _house: str) -> Mapping[str, str]:
+    return {"meterIdOrSlug": "shared"} | MODEL
+
+
+def new_event(house: str) -> dict[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": "same-post",
+        "source": "shared",
+        "type": "unmetered",
+        "subject": mark(house),
+    }
+
+
+def ledger_is_own(answer: httpx.Response, house: str) -> bool:
+    counts: dict[str, Any] = answer.json()["totals"]
+    # same, again, and 3 or 4 more; written before any probe of ingest.
+    return (counts["duplicate"], counts["conflict"], counts["dead"]) == (1, 1, 1) and counts[
+        "stored"
+    ] == 5 + HOUSES.index(house)
+
+
+MODEL = {"groupByKey": "model"}
+MODEL_GROUP = {"groupBy": {"model": "$.model"}}
+GROUPED = {"groupBy": ["model"]}
+HISTORY = {"from": "2020-01-01T00:00:00Z"}
+PLAIN = Probe()
+METER = (Probe(path=by_meter_id), Probe(path=by_shared_slug))
+PROBES: Mapping[str, Sequence[Probe]] = {
+    "getLedger": (Probe(own=ledger_is_own),),
+    "getProgress": (Probe(path=lambda _w, h: {"id": f"client-{h}"}, own=done),),
+    "getEventBySourceAndId": (
+        Probe(query=lambda _h: {"source": "shared", "id": "same"}),
+        Probe(query=lambda h: {"source": "shared", "id": f"again-{mark(h)}"}),
+        Probe(query=lambda h: {"source": "broken", "id": mark(h)}),
+    ),
+    "listMeters": (PLAIN,),
+    "list-meters": (PLAIN,),
+    "getMeter": METER,
+    "get-meter": (Probe(path=by_meter_id),),
+    "queryMeter": tuple(
+        Probe(path=p, query=lambda _h: GROUPED) for p in (by_meter_id, by_shared_slug)
+    ),
+    "queryMeterPost": tuple(
+        Probe(path=p, body=lambda _h: GROUPED) for p in (by_meter_id, by_shared_slug)
+    ),
+    "query-meter": (Probe(path=by_meter_id, body=lambda _h: {"group_by_dimensions": ["model"]}),),
+    "listMeterSubjects": METER,
+    "listMeterGroupByValues": METER,
+    "listEvents": (PLAIN, Probe(query=lambda h: {"subject": mark(h)})),
+    "listEventsV2": (PLAIN,),
+    "list-metering-events": (PLAIN,),
+    "listDuplicates": (PLAIN,),
+    "listConflicts": (PLAIN,),
+    "listDeadLetters": (PLAIN,),
+    "getDebugMetrics": (PLAIN,),
+    "listSubjects": (PLAIN,),
+    "getSubject": (
+        Probe(path=lambda _w, h: {"subjectIdOrKey": mark(h)}),
+        Probe(path=lambda w, h: {"subjectIdOrKey": w.subject_ids[h]}),
+    ),
+    "listAccessKeys": (PLAIN, Probe(query=lambda h: {"namespace": h})),
+    # Writes: the same names in both houses.
+    "createMeter": (Probe(body=lambda h: SHARED_METER | {"slug": "made", "name": mark(h)}),),
+    "create-meter": (Probe(body=lambda h: V3_METER | {"key": "made_v3", "name": mark(h)}),),
+    "updateMeter": (
+        Probe(path=by_meter_id, body=lambda h: {"name": mark(h), **MODEL_GROUP}),
+        Probe(path=by_shared_slug, body=lambda h: {"name": mark(h), **MODEL_GROUP}),
+    ),
+    "update-meter": (
+        Probe(
+            path=by_meter_id,
+            body=lambda h: {"name": mark(h), "dimensions": MODEL_GROUP["groupBy"]},
+        ),
+    ),
+    "upsertSubject": (Probe(body=lambda h: [{"key": "made", "displayName": mark(h)}]),),
+    "createAccessKey": (Probe(body=lambda h: {"scopes": ["read"], "name": mark(h)}),),
+    "ingestEvents": (Probe(body=new_event, own=done),),
+    "ingest-metering-events": (Probe(body=new_event, own=done),),
+    "deleteMeter": (Probe(path=by_spare_meter, own=done, ends=True),),
+    "delete-meter": (Probe(path=by_meter_id, own=done, ends=True),),
+    "deleteSubject": (
+        Probe(path=lambda _w, h: {"subjectIdOrKey": f"spare-{h}"}, own=done, ends=True),
+    ),
+    "revokeAccessKey": (Probe(path=lambda w, h: {"id": w.key_ids[h]}, own=done, ends=True),),
+}
+
+
+def ask(world: World, operation: Operation, probe: Probe, asker: str, named: str) -> httpx.Response:
+    """The asker's request, about a thing of the house named."""
+    path = operation.path
+    for name, value in (probe.path(world, named) if probe.path else {}).items():
+        path = path.replace(f"{{{name}}}", value)
+    scope = "ingest" if operation.scope is Scope.INGEST else "admin"
+    more: dict[str, Any] = {"params": probe.query(named)}
+    if probe.body is not None:
+        more["content"] = json.dumps(probe.body(asker))
+        more["headers"] = {"Content-Type": EVENT if scope == "ingest" else "application/json"}
+    return world.call(operation.method, path, world.keys[asker, scope], **more)
+
+
+def sees_only_its_own(world: World, operation: Operation, probe: Probe, asker: str) -> None:
+    answer = ask(world, operation, probe, asker, asker)
+    assert answer.is_success, answer.text
+    assert probe.own(answer, asker), answer.text
+    assert mark(other(asker)) not in answer.text
+
+
+def sees_nothing_of_the_other(world: World, operation: Operation, probe: Probe, asker: str) -> None:
+    """Names a thing of the other house: there is none for the asker, or its own of that name."""
+    named = other(asker)
+    if probe.path is None and not probe.query(named):
+        return  # It names nothing, so it is the request of `sees_only_its_own`.
+    answer = ask(world, operation, probe, asker, named)
+    if probe.path not in (None, by_shared_slug):
+        assert answer.status_code == 404, answer.text
+    elif answer.is_success:
+        assert mark(named) not in answer.text
+    else:
+        assert answer.status_code in (403, 404), answer.text
+
+
+def test_every_operation_is_probed() -> None:
+    # What only operators may ask for is about all namespaces; `test_scopes.py` keeps others out.
+    for_operators = {n for n, o in OPERATIONS.items() if o.scope is Scope.OPERATOR}
+    assert PROBES.keys() == OPERATIONS.keys() - for_operators
+    served = {(o.method, o.path) for o in INGEST_OPERATIONS}
+    assert set(BY_NAME["ingest"].routes) == served
+
+
+@pytest.mark.parametrize("operation_id", [n for n, ps in PROBES.items() if not ps[0].ends])
+def test_neither_house_sees_the_other(world: World, operation_id: str) -> None:
+    operation = OPERATIONS[operation_id]
+    for probe in PROBES[operation_id]:
+        for house in HOUSES:
+            sees_nothing_of_the_other(world, operation, probe, house)
+            sees_only_its_own(world, operation, probe, house)
+
+
+@pytest.mark.parametrize("operation_id", [n for n, ps in PROBES.items() if ps[0].ends])
+def test_neither_house_ends_what_the_other_has(world: World, operation_id: str) -> None:
+    operation = OPERATIONS[operation_id]
+    for probe in PROBES[operation_id]:
+        for house in HOUSES:
+            answer = ask(world, operation, probe, other(house), house)
+            assert answer.status_code == 404, answer.text
+            # It is still there: its owner can end it.
+            assert ask(world, operation, probe, house, house).status_code == 204
+
+
+def test_records_of_nobody_are_for_operators(world: World) -> None:
+    for path in ("dead-letters", "conflicts", "duplicates", "ledger"):
+        query = {"unattributed": "true"}
+        for house in HOUSES:
+            answer = world.call("GET", f"/api/v1/{path}", world.keys[house, "admin"], params=query)
+            assert answer.status_code == 403
+        answer = world.call("GET", f"/api/v1/{path}", world.operator, params=query)
+        assert answer.status_code == 200
+        assert "mark-of" not in answer.text

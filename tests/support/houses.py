@@ -1,0 +1,150 @@
+"""A product with two houses (namespaces) in it, both furnished, and keys of each scope in both.
+
+Both hold events of the same sources, ids and types, and meters of the same slugs. What one holds
+carries its mark, so whatever leaks shows in the text of an answer.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.server import Server
+from tollgate.core.clock import SystemClock
+from tollgate.events.event import Arrival, decode_envelopes, encode_plain
+from tollgate.events.record import Encoded, encode_record
+from tollgate.platform.sqlite_log import SqliteLog
+
+HOUSES = ("alpha", "beta")
+EVENT = "application/cloudevents+json"
+SHARED_METER = {
+    "slug": "shared",
+    "eventType": "usage",
+    "aggregation": "SUM",
+    "valueProperty": "$.tokens",
+    "groupBy": {"model": "$.model"},
+}
+
+
+def mark(house: str) -> str:
+    return f"mark-of-{house}"
+
+
+def other(house: str) -> str:
+    return HOUSES[1 - HOUSES.index(house)]
+
+
+@dataclass(kw_only=True)
+class World:
+    """A running product with two houses, and keys of each scope in both."""
+
+    server: Server
+    operator: str
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    meter_ids: dict[str, str] = field(default_factory=dict)
+    spare_meter_ids: dict[str, str] = field(default_factory=dict)
+    subject_ids: dict[str, str] = field(default_factory=dict)
+    key_ids: dict[str, str] = field(default_factory=dict)
+    token: str = ""
+
+    def call(self, method: str, path: str, key: str | None, **more: Any) -> httpx.Response:
+        """A request with a key, which waits for all events."""
+        headers = dict(more.pop("headers", {}))
+        if key is not None:
+            headers["Authorization"] = f"Bearer {key}"
+        if self.token and method != "DELETE":
+            headers["Tollgate-Position"] = self.token
+        return self.server.http.request(method, path, headers=headers, **more)
+
+    def admin(self, house: str, method: str, path: str, body: Any = None) -> Any:
+        """A request of a house's admin that must succeed."""
+        answer = self.call(method, path, self.keys[house, "admin"], json=body)
+        assert answer.is_success, answer.text
+        return answer.json() if answer.content else None
+
+    def send(self, house: str, event_id: str, **data: Any) -> None:
+        event = {
+            "specversion": "1.0",
+            "id": event_id,
+            "source": "shared",
+            "type": "usage",
+            "subject": mark(house),
+            "data": {"model": mark(house)} | data,
+        }
+        answer = self.server.http.post(
+            "/api/v1/events",
+            content=json.dumps(event),
+            headers={
+                "Content-Type": EVENT,
+                "Authorization": f"Bearer {self.keys[house, 'ingest']}",
+            },
+        )
+        assert answer.status_code == 204, answer.text
+        self.token = answer.headers["Tollgate-Position"]
+
+
+def broken_event(house: str) -> Encoded:
+    """An event that becomes a dead letter: its time can't be read."""
+    body = {"id": mark(house), "source": "broken", "type": "usage", "subject": "s"}
+    arrival = Arrival(
+        namespace=house,
+        received_us=SystemClock().now_us(),
+        event_bytes_max=10_000,
+        careful=False,
+    )
+    (envelope,) = decode_envelopes(json.dumps(body).encode(), batch=False)
+    e = encode_plain(envelope, arrival)
+    line = e.line.replace(arrival.received_text.encode(), b"never" + b" " * 12, 1)
+    assert len(line) == len(e.line)
+    return Encoded(
+        e.key_hash, e.content_hash, e.time_us, e.received_us, e.flags, e.key_length, line
+    )
+
+
+def append_broken_events(server: Server) -> None:
+    server.data.mkdir()
+    log = SqliteLog(server.data / "log.sqlite", SystemClock())
+    log.submit(0, [encode_record([(h, [broken_event(h)]) for h in HOUSES])], lambda _: None)
+    log.close()
+
+
+def furnish(world: World, house: str) -> None:
+    """Everything that an operation could show: its mark, or a count that differs by house."""
+    meter = world.admin(house, "POST", "/api/v1/meters", SHARED_METER | {"name": mark(house)})
+    world.meter_ids[house] = meter["id"]
+    spare = {**SHARED_METER, "slug": f"spare_{house}", "name": "spare"}
+    world.spare_meter_ids[house] = world.admin(house, "POST", "/api/v1/meters", spare)["id"]
+    subjects = [{"key": mark(house)}, {"key": f"spare-{house}"}]
+    world.subject_ids[house] = world.admin(house, "POST", "/api/v1/subjects", subjects)[0]["id"]
+    spare_key = {"scopes": ["read"], "name": mark(house)}
+    world.key_ids[house] = world.admin(house, "POST", "/api/v1/access-keys", spare_key)["id"]
+    # The same key with other content in the other house: no conflict, for it is another identity.
+    world.send(house, "same", tokens=1)
+    world.send(house, f"again-{mark(house)}", tokens=1)
+    world.send(house, f"again-{mark(house)}", tokens=1)
+    world.send(house, f"again-{mark(house)}", tokens=2)
+    for number in range(3 + HOUSES.index(house)):
+        world.send(house, f"more-{number}", tokens=1)
+    key = world.keys[house, "read"]
+    query = {"clientId": f"client-{house}"}
+    assert world.call("GET", "/api/v1/meters/shared/query", key, params=query).is_success
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    server = Server(tmp_path_factory.mktemp("houses") / "data", meters=None)
+    append_broken_events(server)
+    with server:
+        first = server.http.post("/api/v1/access-keys", json={"scopes": ["operator"]}).json()
+        made = World(server=server, operator=first["key"])
+        for house in HOUSES:
+            for scope in ("admin", "read", "ingest"):
+                wanted = {"namespace": house, "scopes": [scope]}
+                answer = made.call("POST", "/api/v1/access-keys", made.operator, json=wanted)
+                made.keys[house, scope] = answer.json()["key"]
+        for house in HOUSES:
+            furnish(made, house)
+        yield made
