@@ -1,96 +1,22 @@
-"""The events lists of v1, v2 and v3, over HTTP on a running product."""
+"""The events lists of v1 and v2, and what all versions share, over HTTP on a running product."""
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from itertools import count
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 
 from tests.support.contract import checked
+from tests.support.event_sender import NOW, POSITION, V1, V2, V3, Sender, ago, ids
 from tests.support.server import Server
 from tollgate.core.times import format_instant, parse_instant
-
-V1, V2, V3 = "/api/v1/events", "/api/v2/events", "/api/v3/openmeter/events"
-POSITION = "Tollgate-Position"
-NOW = datetime.now(UTC).replace(microsecond=0)
-Event = dict[str, Any]
-_numbers = count()
-
-
-def ago(**duration: int) -> str:
-    return format_instant(NOW - timedelta(**duration))
-
-
-class Sender:
-    """Sends events under a source and subject of its own and lists them once they are loaded."""
-
-    def __init__(self, server: Server, headers: dict[str, str] | None = None) -> None:
-        self.http = server.http
-        self.name = f"list-{next(_numbers)}"
-        self._headers = headers or {}
-        self._position: dict[str, str] = {}
-
-    def event(self, event_id: str, **members: Any) -> Event:
-        return {
-            "specversion": "1.0",
-            "id": event_id,
-            "source": self.name,
-            "type": "unmetered",
-            "subject": self.name,
-        } | members
-
-    def send(self, *events: Event) -> None:
-        self.send_text(json.dumps(events))
-
-    def send_text(self, body: str) -> None:
-        media_type = "application/cloudevents-batch+json"
-        headers = self._headers | {"Content-Type": media_type}
-        answer = self.http.post(V1, content=body.encode(), headers=headers)
-        assert answer.status_code == 204, answer.text
-        self._position = {POSITION: answer.headers[POSITION]}
-
-    def get(self, path: str, **parameters: Any) -> httpx.Response:
-        # `page__size` is the contract's `page[size]`.
-        split = {name: name.split("__") for name in parameters}
-        params = {
-            split[name][0] + "".join(f"[{key}]" for key in split[name][1:]): value
-            for name, value in parameters.items()
-        }
-        return self.http.get(path, params=params, headers=self._headers | self._position)
-
-    def v1(self, **parameters: Any) -> list[Any]:
-        answer = checked("v1", "listEvents", self.get(V1, **{"subject": self.name} | parameters))
-        assert answer.status_code == 200, answer.text
-        items: list[Any] = answer.json()
-        return items
-
-    def v2(self, wanted: dict[str, Any] | None = None, **parameters: Any) -> dict[str, Any]:
-        text = json.dumps({"source": {"$eq": self.name}} | (wanted or {}))
-        answer = checked("v1", "listEventsV2", self.get(V2, filter=text, **parameters))
-        assert answer.status_code == 200, answer.text
-        page: dict[str, Any] = answer.json()
-        return page
-
-    def v3(self, **parameters: Any) -> dict[str, Any]:
-        own = {"filter__source": self.name} | parameters
-        answer = checked("v3", "list-metering-events", self.get(V3, **own))
-        assert answer.status_code == 200, answer.text
-        page: dict[str, Any] = answer.json()
-        return page
 
 
 @pytest.fixture
 def sender(server: Server) -> Sender:
     return Sender(server)
-
-
-def ids(items: list[Any]) -> list[str]:
-    return [item["event"]["id"] for item in items]
 
 
 DATA = (
@@ -303,104 +229,6 @@ def test_faults_name_the_parameter(
     faults = problem.get("invalid_parameters") or problem["extensions"]["validationErrors"]
     if field is not None:
         assert field in [fault["field"] for fault in faults]
-
-
-def follow(sender: Sender, uri: str) -> dict[str, Any]:
-    answer = checked("v3", "list-metering-events", sender.http.get(uri))
-    assert answer.status_code == 200, answer.text
-    page: dict[str, Any] = answer.json()
-    return page
-
-
-@pytest.mark.parametrize("order", ["time", "ingested_at", "stored_at"])
-@pytest.mark.parametrize("suffix", ["", " asc", " desc"])
-def test_v3_walks_there_and_back(sender: Sender, order: str, suffix: str) -> None:
-    # Sent late to early: the order of time is the reverse of the order of arrival.
-    for hours in range(1, 4):
-        time = ago(hours=hours)
-        sender.send(*(sender.event(f"{hours}{letter}", time=time) for letter in "abc"))
-    every = [f"{hours}{letter}" for hours in range(1, 4) for letter in "abc"]
-    if order == "time":
-        every = [f"{hours}{letter}" for hours in (3, 2, 1) for letter in "abc"]
-    if suffix != " asc":
-        every.reverse()
-    page = sender.v3(
-        sort=order + suffix, page__size=2, filter__subject__contains=sender.name.upper()
-    )
-    first = page["meta"]["page"]["first"]
-    assert page["meta"]["page"] | {"next": None} == {
-        "first": first,
-        "next": None,
-        "previous": None,
-        "size": 2,
-    }
-    there = [page]
-    while (uri := page["meta"]["page"]["next"]) is not None:
-        assert uri.startswith(V3 + "?")
-        page = follow(sender, uri)
-        there.append(page)
-    assert [ids(each["data"]) for each in there] == [every[n : n + 2] for n in range(0, 9, 2)]
-    back = [page]
-    while (uri := page["meta"]["page"]["previous"]) is not None:
-        page = follow(sender, uri)
-        back.append(page)
-    assert [each["data"] for each in back] == [each["data"] for each in reversed(there)]
-    assert page["meta"]["page"]["next"] is not None
-    assert follow(sender, first)["data"] == there[0]["data"]
-    assert parse_qs(urlsplit(first).query)["sort"] == [order + suffix]
-
-
-def test_v3_before_the_first_event(sender: Sender) -> None:
-    sender.send(*(sender.event(f"e{n}", time=ago(hours=n)) for n in (1, 2, 3)))
-    page = follow(sender, sender.v3(page__size=1)["meta"]["page"]["next"])
-    before = page["meta"]["page"]["previous"]
-    sender.send(sender.event("e0", time=ago(minutes=30)))
-    assert sender.v3(page__size=1)["data"][0]["event"]["id"] == "e0"
-    second = follow(sender, before)
-    assert ids(second["data"]) == ["e1"]
-    third = follow(sender, second["meta"]["page"]["previous"])
-    assert ids(third["data"]) == ["e0"]
-    assert third["meta"]["page"]["previous"] is None
-    cursor = third["meta"]["page"]["next"]
-    assert ids(follow(sender, cursor)["data"]) == ["e1"]
-    # Before the first of all there is nothing, and what comes next is the first page.
-    first = parse_qs(urlsplit(cursor).query)["page[after]"][0]
-    nothing = sender.v3(page__size=1, page__before=first)
-    assert nothing["data"] == []
-    assert nothing["meta"]["page"]["previous"] is None
-    assert ids(follow(sender, nothing["meta"]["page"]["next"])["data"]) == ["e0"]
-
-
-def test_v3_a_cursor_belongs_to_its_order(sender: Sender) -> None:
-    sender.send(*(sender.event(f"e{n}") for n in range(2)))
-    uri = sender.v3(page__size=1)["meta"]["page"]["next"]
-    cursor = parse_qs(urlsplit(uri).query)["page[after]"][0]
-    answer = sender.get(V3, sort="stored_at", page__after=cursor)
-    assert answer.status_code == 400
-    assert sender.get(V2, cursor=cursor).status_code == 200
-
-
-def test_v3_filters(sender: Sender) -> None:
-    times = {"a": ago(hours=1), "b": ago(hours=2), "c": ago(hours=3)}
-    for name, time in times.items():
-        sender.send(sender.event(name, time=time, type=f"Type-{name}"))
-        sender.v3()  # loaded: the next one is stored later
-    (b,) = sender.v3(filter__id="b")["data"]
-    wanted: tuple[tuple[dict[str, str], str], ...] = (
-        ({"filter__id__eq": "a"}, "a"),
-        ({"filter__id__neq": "a"}, "bc"),
-        ({"filter__id__oeq": "a, c"}, "ac"),
-        ({"filter__type__contains": "TYPE"}, "abc"),
-        ({"filter__type__ocontains": "-a,-B"}, "ab"),
-        ({"filter__type__exists": "false"}, ""),
-        ({"filter__time": times["b"]}, "b"),
-        ({"filter__time__gt": times["c"], "filter__time__lt": times["a"]}, "b"),
-        ({"filter__ingested_at__lte": b["ingested_at"]}, "ab"),
-        ({"filter__stored_at": b["stored_at"]}, "b"),
-        ({"filter__stored_at__gt": b["stored_at"]}, "c"),
-    )
-    for parameters, expected in wanted:
-        assert ids(sender.v3(**parameters)["data"]) == list(expected), parameters
 
 
 def test_says_why_an_event_does_not_count(sender: Sender) -> None:
