@@ -12,7 +12,8 @@ from pydantic import ConfigDict, Field
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.times import format_instant
-from tollgate.metering.api_v1 import await_position, open_meters
+from tollgate.events.api_position import await_position
+from tollgate.metering.api_v1 import open_meters
 from tollgate.metering.event_cursor import EventOrder, decode_cursor, encode_cursor
 from tollgate.metering.events_list import (
     LIMIT_MAX,

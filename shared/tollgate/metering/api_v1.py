@@ -10,11 +10,10 @@ import msgspec
 from pydantic import Field
 
 from tollgate.core.decimals import plain_text
-from tollgate.core.errors import Fault, InvalidInput, Transient
+from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.times import format_instant
 from tollgate.customers.store import SubjectStore
-from tollgate.events.ledger import open_frontier
-from tollgate.events.position import HEADER, parse_token
+from tollgate.events.api_position import await_position
 from tollgate.metering.distinct import distinct_dimension_values, distinct_subjects
 from tollgate.metering.filter_dialects import parse_filter_string
 from tollgate.metering.filters import And, Filter, Membership
@@ -141,20 +140,6 @@ def get_progress(call: Call) -> ProgressBody:
     return ProgressBody.model_construct(
         success=found.success, failed=found.failed, total=found.total, updated_at=found.updated_at
     )
-
-
-def await_position(call: Call) -> None:
-    """Waits until what the request's position token names is loaded.
-
-    Raises:
-        InvalidInput: no token. Transient: it takes longer than the settings allow.
-    """
-    text = call.headers.get(HEADER.lower())
-    if text is None:
-        return
-    limit = call.parts.settings.position_wait_ms
-    if not call.parts.get(open_frontier).wait(parse_token(text), limit):
-        raise Transient(f"position {text} is not loaded after {limit} ms; ask again")
 
 
 def tracked_query(

@@ -10,9 +10,9 @@ from tollgate.core.decimals import plain_text
 from tollgate.core.errors import Conflict, Fault, InvalidInput
 from tollgate.core.ids import ULID_PATTERN
 from tollgate.core.times import format_instant
+from tollgate.events.api_position import await_position
 from tollgate.metering.api_v1 import (
     CSV,
-    await_position,
     open_meters,
     safe_cell,
     tracked_query,
