@@ -1,0 +1,118 @@
+// OpenMeter's published JavaScript client, unmodified: only the base URL is ours.
+// Prints what it saw as one JSON object; tests/e2e/test_sdk_javascript.py says what that must be.
+import { randomUUID } from 'node:crypto';
+import { HTTPError, OpenMeter } from '@openmeter/sdk';
+
+const [baseUrl, apiKey] = process.argv.slice(2);
+const client = new OpenMeter(apiKey ? { baseUrl, apiKey } : { baseUrl });
+const name = randomUUID().replaceAll('-', '');
+const kind = `kind_${name}`;
+const slug = `sdk_${name}`;
+const [ada, bob] = [`ada_${name}`, `bob_${name}`];
+const NOON = new Date('2026-03-10T12:00:00Z');
+const later = (minutes) => new Date(NOON.getTime() + minutes * 60_000);
+const seen = {};
+
+const total = (result) => result.data.reduce((sum, row) => sum + row.value, 0);
+const short = (text) => text?.replace(`_${name}`, '') ?? null;
+const rows = (result) =>
+  result.data.map((row) => [short(row.subject), row.groupBy.model ?? null, row.value]).sort();
+
+/** Asks until the answer is right: what was sent is counted a moment later. */
+async function eventually(ask, isRight) {
+  const end = Date.now() + 20_000;
+  for (;;) {
+    const answer = await ask();
+    if (isRight(answer)) return answer;
+    if (Date.now() > end) throw new Error(`never right: ${JSON.stringify(answer)}`);
+  }
+}
+
+/** What a refused call tells the caller. */
+async function refusal(call) {
+  try {
+    await call();
+  } catch (error) {
+    if (!(error instanceof HTTPError)) throw error;
+    return { status: error.status, title: error.title, explained: error.message.length > 10 };
+  }
+  return 'accepted';
+}
+
+const made = await client.meters.create({
+  slug,
+  name: 'Tokens',
+  aggregation: 'SUM',
+  eventType: kind,
+  valueProperty: '$.tokens',
+  groupBy: { model: '$.model' },
+});
+seen.created = [made.slug === slug, made.aggregation, made.createdAt instanceof Date];
+seen.found = (await client.meters.get(slug)).id === made.id;
+seen.listed = (await client.meters.list({ params: { query: { pageSize: 1000 } } })).some(
+  (meter) => meter.id === made.id
+);
+
+const event = (subject, minute, tokens, model) => ({
+  type: kind,
+  subject,
+  time: later(minute),
+  data: { tokens, model },
+});
+seen.ingested = [
+  (await client.events.ingest(event(ada, 0, 1, 'a'))) ?? null,
+  (await client.events.ingest([event(ada, 1, 2, 'b'), event(bob, 61, 4, 'a')])) ?? null,
+];
+
+const all = await eventually(
+  () => client.meters.query(slug),
+  (result) => total(result) === 7
+);
+seen.total = rows(all);
+seen.byModel = rows(await client.meters.query(slug, { groupBy: ['model'] }));
+seen.ofBob = rows(await client.meters.query(slug, { subject: [bob], groupBy: ['subject'] }));
+seen.filtered = rows(await client.meters.query(slug, { filterGroupBy: { model: 'a' } }));
+const hours = await client.meters.query(slug, { from: NOON, to: later(120), windowSize: 'HOUR' });
+seen.hours = hours.data.map((row) => [row.windowStart, row.windowEnd, row.value]);
+seen.posted = rows(
+  await client.meters.queryPost(slug, {
+    from: NOON,
+    groupBy: ['model'],
+    filterGroupBy: { model: ['b'] },
+  })
+);
+const csv = await client.client.GET('/api/v1/meters/{meterIdOrSlug}/query', {
+  headers: { Accept: 'text/csv' },
+  params: { path: { meterIdOrSlug: slug }, query: { from: NOON, to: later(60) } },
+  parseAs: 'text',
+});
+seen.csv = csv.data.split('\r\n');
+seen.values = await client.meters.listGroupByValues(slug, 'model', { from: NOON });
+
+const listed = await client.events.list({ subject: ada, from: NOON });
+seen.events = listed.map(({ event: { type, time, data, source } }) => [
+  type === kind,
+  time,
+  data,
+  source,
+]);
+const page = await client.events.listV2({
+  filter: JSON.stringify({ subject: { $eq: ada } }),
+  limit: 1,
+});
+seen.page = [page.items.length, typeof page.nextCursor];
+
+const [subject] = await client.subjects.upsert({ key: ada, displayName: 'Ada' });
+seen.subject = [subject.key === ada, subject.displayName];
+seen.subjectFound = (await client.subjects.get(ada)).id === subject.id;
+seen.subjectListed = (await client.subjects.list()).some((each) => each.key === ada);
+await client.subjects.delete(ada);
+seen.subjectGone = await refusal(() => client.subjects.get(ada));
+
+const updated = await client.meters.update(slug, { name: 'Renamed', groupBy: { model: '$.model' } });
+seen.updated = updated.name;
+await client.meters.delete(slug);
+seen.meterGone = await refusal(() => client.meters.get(slug));
+seen.refused = await refusal(() => client.events.ingest({ type: '', subject: ada }));
+
+console.log(JSON.stringify(seen));
