@@ -125,3 +125,19 @@ def read_settings(
                 for error in problem.errors()
             )
         ) from None
+
+
+class ClientSettings(BaseModel):
+    """What the `tollgate` command reads."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str = "http://localhost:8888"
+    key: Annotated[str, Field(description="access key, tg_...", repr=False)] = ""
+
+
+def read_client_settings(environment: Mapping[str, str] | None = None) -> ClientSettings:
+    """`TOLLGATE_URL` and `TOLLGATE_KEY`."""
+    source = os.environ if environment is None else environment
+    found = {n: source[k] for n in ("url", "key") if source.get(k := PREFIX + n.upper())}
+    return ClientSettings.model_validate(found)
