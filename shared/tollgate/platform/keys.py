@@ -8,7 +8,7 @@ import logging
 import threading
 from pathlib import Path
 
-from tollgate.core.errors import Fault, InvalidInput, TollgateError
+from tollgate.core.errors import Fault, InvalidInput
 from tollgate.platform.access import (
     DEFAULT_NAMESPACE,
     NAMESPACE_RULE,
@@ -110,8 +110,8 @@ class KeyRefresh:
         while not stop.wait(_REFRESH_SECONDS):
             try:
                 self.now()
-            except TollgateError as problem:
-                _log.warning("access keys could not be read", extra={"problem": problem.detail})
+            except Exception as problem:  # noqa: BLE001 -- if the thread ended, revoked keys stayed
+                _log.warning("access keys could not be read", extra={"problem": str(problem)})
 
 
 def read_keys_file(path: Path) -> tuple[ActiveKey, ...]:
