@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client.core import Metric
 
+from tollgate.events.control import open_control
 from tollgate.events.ledger import open_frontier, read_frontier, read_last_written
 from tollgate.events.load import DAY_US, Loader, LoadLimits
 from tollgate.platform.access import KeyIndex, Scope
@@ -36,19 +37,6 @@ def open_loaders(parts: Parts) -> list[Loader]:
         )
         for partition in range(log.partitions)
     ]
-
-
-class LoadControl:
-    """Pauses all loaders of this process, for a consistent copy of what they write."""
-
-    def __init__(self) -> None:
-        self.gate = threading.Lock()
-
-
-def open_control(parts: Parts) -> LoadControl:
-    """The control that the loaders of this process obey."""
-    del parts
-    return LoadControl()
 
 
 class LoadService:

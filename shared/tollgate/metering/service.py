@@ -22,6 +22,7 @@ _MODULES = (
     "tollgate.metering.api_events_v3",
     "tollgate.events.api_v1",
     "tollgate.events.api_debug",
+    "tollgate.events.api_backup",
     "tollgate.customers.api_v1",
     "tollgate.platform.api_keys",
 )
