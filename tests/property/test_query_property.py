@@ -205,41 +205,31 @@ def answered(stage: Stage, aggregation: Aggregation, asked: MeterQuery) -> dict[
     return found
 
 
+@st.composite
+def questions(draw: st.DrawFn) -> MeterQuery:
+    """Any period, window, zone, grouping and filters."""
+    low, high = draw(edges), draw(edges)
+    if low is not None and high is not None and low >= high:
+        low, high = high, low + 1
+    models = draw(st.one_of(st.none(), st.sampled_from((("x",), ("x", ""), ("z",)))))
+    return MeterQuery(
+        start=None if low is None else START + timedelta(minutes=low),
+        end=None if high is None else START + timedelta(minutes=high),
+        window=draw(st.one_of(st.none(), st.sampled_from(WindowSize))),
+        time_zone=draw(st.sampled_from(ZONES)),
+        subjects=draw(st.one_of(st.none(), st.just(("a",)))),
+        group_by=draw(st.sampled_from(((), ("subject",), ("model",), ("subject", "model")))),
+        filters={} if models is None else {"model": Membership(values=models, negated=False)},
+    )
+
+
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(
-    used=events,
-    low=edges,
-    high=edges,
-    window=st.one_of(st.none(), st.sampled_from(WindowSize)),
-    time_zone=st.sampled_from(ZONES),
-    group_by=st.sampled_from(((), ("subject",), ("model",), ("subject", "model"))),
-    models=st.one_of(st.none(), st.sampled_from((("x",), ("x", ""), ("z",)))),
-    subjects=st.one_of(st.none(), st.just(("a",))),
-)
+@given(used=events, asked=questions())
 def test_a_query_is_a_plain_reading_of_the_events(
-    stages: NewStage,
-    used: list[Used],
-    low: int | None,
-    high: int | None,
-    window: WindowSize | None,
-    time_zone: str,
-    group_by: tuple[str, ...],
-    models: tuple[str, ...] | None,
-    subjects: tuple[str, ...] | None,
+    stages: NewStage, used: list[Used], asked: MeterQuery
 ) -> None:
-    if low is not None and high is not None and low >= high:
-        low, high = high, low + 1
-    asked = MeterQuery(
-        start=None if low is None else START + timedelta(minutes=low),
-        end=None if high is None else START + timedelta(minutes=high),
-        window=window,
-        time_zone=time_zone,
-        subjects=subjects,
-        group_by=group_by,
-        filters={} if models is None else {"model": Membership(values=models, negated=False)},
-    )
     with stages() as stage:
         load(stage, used)
         for aggregation in Aggregation:
