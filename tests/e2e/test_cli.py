@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from tests.support.server import Server, clean_environment
 from tollgate.cli.usage import events_of_hour, hours_until
 
@@ -106,3 +108,24 @@ def test_nobody_at_the_url_is_said(server: Server) -> None:
     done = tollgate(server, "--url", "http://127.0.0.1:1", "keys", "list")
     assert done.returncode == 1
     assert "scripts/up" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("openapi", "--url", "URL"), ("--url", "URL", "openapi"), ("keys", "list", "--url", "URL")],
+)
+def test_the_url_may_stand_where_the_greeting_puts_it(
+    server: Server, arguments: tuple[str, ...]
+) -> None:
+    """`scripts/up` and the landing page print `tollgate demo --url ...` to be copied."""
+    given = [server.url if each == "URL" else each for each in arguments]
+    elsewhere = "http://127.0.0.1:1"  # what TOLLGATE_URL says loses
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("tollgate")), *given],
+        env=clean_environment({"TOLLGATE_URL": elsewhere}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

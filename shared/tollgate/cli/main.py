@@ -46,13 +46,19 @@ def _parser(url: str) -> argparse.ArgumentParser:
         prog="tollgate",
         description="Talks to a running Tollgate. The access key is read from TOLLGATE_KEY.",
     )
-    parser.add_argument("--url", default=url, help=f"where it runs (TOLLGATE_URL; {url})")
+    where = f"where it runs (TOLLGATE_URL; {url})"
+    parser.add_argument("--url", default=url, help=where)
+    # After the command, too; where it is left out there, it must not undo the one before.
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--url", default=argparse.SUPPRESS, help=where)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("demo", help="send two months of made-up usage and show what it sums to")
+    commands.add_parser(
+        "demo", help="send two months of made-up usage and show what it sums to", parents=[place]
+    )
     keys = commands.add_parser("keys", help="access keys").add_subparsers(
         dest="action", required=True, metavar="ACTION"
     )
-    create = keys.add_parser("create", help="make a key; it is shown once")
+    create = keys.add_parser("create", help="make a key; it is shown once", parents=[place])
     create.add_argument("--name", default="", help="what it is for")
     create.add_argument("--namespace", help="for operators; else the key's own")
     create.add_argument(
@@ -63,16 +69,18 @@ def _parser(url: str) -> argparse.ArgumentParser:
         help="may be given several times",
     )
     create.add_argument("--expires-at", help="RFC 3339; left out: never")
-    keys.add_parser("list", help="keys without their secrets")
-    revoke = keys.add_parser("revoke", help="end a key at once")
+    keys.add_parser("list", help="keys without their secrets", parents=[place])
+    revoke = keys.add_parser("revoke", help="end a key at once", parents=[place])
     revoke.add_argument("id", help="the id that `keys list` shows")
     revoke.add_argument("--force", action="store_true", help="even the last that manages keys")
-    backup = commands.add_parser("backup", help="copy everything into a file while it runs")
+    backup = commands.add_parser(
+        "backup", help="copy everything into a file while it runs", parents=[place]
+    )
     backup.add_argument("file", type=Path)
     restore = commands.add_parser("restore", help="put a copy into a new data folder")
     restore.add_argument("file", type=Path)
     restore.add_argument("--data", type=Path, required=True, help="new or empty folder")
-    commands.add_parser("openapi", help="print the API document")
+    commands.add_parser("openapi", help="print the API document", parents=[place])
     commands.add_parser("version", help="print the version of this command")
     return parser
 
