@@ -57,10 +57,10 @@ def test_ingest_goes_on_while_clickhouse_is_away(new_faulty: NewFaulty, tmp_path
     wait_until(lambda: metric(server, "tollgate_load_failures_total") >= 2, what="failures shown")
     assert metric(server, "tollgate_load_lag_records") >= 1
     assert metric(server, "tollgate_log_backlog_bytes") > 0
-    # Between a failed write and the next look at the ledger the loader is not ready.
-    told = wait_until(lambda: _unready(server), what="readiness lost")
-    assert "connection refused" in told
+    # The process stays in service: it takes events in, and the log keeps them.
+    assert server.http.get("/readyz").status_code == 200
     assert server.http.get("/healthz").status_code == 200
+    assert "connection refused" in server.log.read_text()
     answer = post(server, event("before", 1), event("last", 5))
     assert answer.status_code == 204
     assert total(server, "crash_count") == 1
@@ -68,7 +68,6 @@ def test_ingest_goes_on_while_clickhouse_is_away(new_faulty: NewFaulty, tmp_path
     assert total(server, "crash_count", answer.headers["Tollgate-Position"]) == 22
     assert total(server, "crash_sum") == 1 + 20 * 10 + 5
     wait_until(lambda: metric(server, "tollgate_load_lag_records") == 0, what="no lag")
-    wait_until(lambda: server.http.get("/readyz").status_code == 200, what="ready again")
     server.stop()
     found = inspect(server.data)
     assert_balanced(found)

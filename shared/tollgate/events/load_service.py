@@ -46,6 +46,7 @@ class LoadService:
         self._parts = parts
         self._keys: KeyIndex = parts.get(open_keys)
         self._stop = threading.Event()
+        self._was_ready = False
         self._threads: list[threading.Thread] = []
         self._loaders: list[Loader] = []
 
@@ -82,12 +83,19 @@ class LoadService:
             await asyncio.to_thread(loader.tend)
 
     def unreadiness(self) -> str:
-        """Ready once every loader knows where it stands."""
+        """Ready once every loader knew where it stands; from then on, for good.
+
+        A store that goes away later is told by metrics and the log: the process that also takes
+        events in must stay in service, since the log keeps them meanwhile.
+        """
+        if self._was_ready:
+            return ""
         for loader in self._loaders:
             if not loader.progress.ready and loader.progress.last_failure:
                 return loader.progress.last_failure
             if not loader.progress.ready:
                 return "reading the ledger"
+        self._was_ready = True
         return ""
 
     def metrics(self) -> Iterable[Metric]:
