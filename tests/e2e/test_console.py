@@ -101,4 +101,6 @@ def test_pages_need_no_key_and_tell_nothing_of_a_namespace(
             assert running.http.get(path).status_code == 200
         text = httpx.get(running.url).text
         assert "TOLLGATE_KEY" in text
+        for reference in Page(text).references:
+            assert running.http.get(reference).status_code == 200, reference
         assert ">Meters<" not in text.partition("Look around")[0]

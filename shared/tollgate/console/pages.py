@@ -84,7 +84,9 @@ curl {facts.url}/api/v1/meters{key} \\
     items = "\n".join(
         f"<li><p>{escape(text)}</p>{code(command, label)}</li>" for text, command, label in steps
     )
-    return page("Tollgate", _LANDING.format(facts=_facts(facts), key=_key(facts), steps=items))
+    data = _DATA if facts.open_to_all else ""
+    body = _LANDING.format(facts=_facts(facts), key=_key(facts), steps=items, data=data)
+    return page("Tollgate", body)
 
 
 _LANDING = """\
@@ -100,11 +102,16 @@ _LANDING = """\
 <ul class="links">
 <li><a href="/docs"><b>API</b><span>every operation, its parameters and answers</span></a></li>
 <li><a href="/api/openapi.json"><b>OpenAPI 3.1</b><span>the same, for tools</span></a></li>
-<li><a href="/api/v1/ledger"><b>Ledger</b><span>what became of every event</span></a></li>
-<li><a href="/api/v1/meters"><b>Meters</b><span>what is counted</span></a></li>
-<li><a href="/metrics"><b>Metrics</b><span>rates, lag, duplicates, for Prometheus</span></a></li>
+{data}<li><a href="/metrics"><b>Metrics</b><span>rates, lag, duplicates, for Prometheus</span></a></li>
 <li><a href="/readyz"><b>Readiness</b><span>whether it can serve now</span></a></li>
 </ul>
+"""
+
+
+# A browser sends no access key: where one is needed, these would only lead to 401.
+_DATA = """\
+<li><a href="/api/v1/ledger"><b>Ledger</b><span>what became of every event</span></a></li>
+<li><a href="/api/v1/meters"><b>Meters</b><span>what is counted</span></a></li>
 """
 
 
