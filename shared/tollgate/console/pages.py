@@ -102,7 +102,7 @@ _LANDING = """\
 <ul class="links">
 <li><a href="/docs"><b>API</b><span>every operation, its parameters and answers</span></a></li>
 <li><a href="/api/openapi.json"><b>OpenAPI 3.1</b><span>the same, for tools</span></a></li>
-{data}<li><a href="/metrics"><b>Metrics</b><span>rates, lag, duplicates, for Prometheus</span></a></li>
+{data}<li><a href="/metrics"><b>Metrics</b><span>rates and lag, for Prometheus</span></a></li>
 <li><a href="/readyz"><b>Readiness</b><span>whether it can serve now</span></a></li>
 </ul>
 """
