@@ -27,6 +27,10 @@ SEEN = {
     "filtered": [[None, None, 5]],
     "hours": [[NOON, ONE, 3], [ONE, TWO, 4]],
     "posted": [[None, "b", 2]],
+    "advanced": [[None, None, 2]],
+    "days": [["2026-03-09T23:00:00.000Z", "2026-03-10T23:00:00.000Z", 7]],
+    "progress": [1, 0, 1],
+    "meterSubjects": ["ada", "bob"],
     "csv": [
         "window_start,window_end,value",
         "2026-03-10T12:00:00Z,2026-03-10T13:00:00Z,3",
@@ -38,11 +42,15 @@ SEEN = {
         [True, NOON, {"tokens": 1, "model": "a"}, "@openmeter/sdk"],
     ],
     "page": [1, "string"],
+    "sentTwice": [[None, None, 15]],  # 7 and a new 8; the 2 sent again counts no more
     "subject": [True, "Ada"],
     "subjectFound": True,
     "subjectListed": True,
     "subjectGone": {"status": 404, "title": "Not Found", "explained": True},
     "updated": "Renamed",
+    "conflict": {"status": 409, "title": "Conflict", "explained": True},
+    "refusedMeter": {"status": 400, "title": "Bad Request", "explained": True},
+    "refusedQuery": {"status": 400, "title": "Bad Request", "explained": True},
     "meterGone": {"status": 404, "title": "Not Found", "explained": True},
     "refused": {"status": 400, "title": "Bad Request", "explained": True},
 }

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from corehttp.exceptions import HttpResponseError, ResourceNotFoundError
+from corehttp.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from openmeter import Client
 from openmeter.aio import Client as AsyncClient
 from openmeter.models import (
@@ -200,6 +200,34 @@ def test_a_refusal_is_understood(client: Client) -> None:
     assert refusal.value.response.status_code == 400
     with pytest.raises(HttpResponseError, match="400"):
         client.events.ingest_event(event("", "ada"))
+
+
+def refused(refusal: HttpResponseError, status: int, title: str) -> str:
+    """The detail of a problem that has all its members."""
+    assert refusal.response is not None
+    # As sent: two of the client's exceptions carry no model of the body.
+    problem = json.loads(refusal.response.text())
+    assert refusal.response.status_code == status
+    assert (problem["status"], problem["title"]) == (status, title)
+    detail: str = problem["detail"]
+    assert detail
+    return detail
+
+
+def test_a_refusal_says_why(client: Client) -> None:
+    wanted = meter(fresh("kind"))
+    client.meters.create(wanted)
+    with pytest.raises(ResourceExistsError) as conflict:
+        client.meters.create(wanted)
+    assert wanted.slug in refused(conflict.value, 409, "Conflict")
+    with pytest.raises(ResourceNotFoundError) as missing:
+        client.meters.get(fresh("none"))
+    refused(missing.value, 404, "Not Found")
+    with pytest.raises(HttpResponseError) as invalid:
+        client.meters.query_json(wanted.slug, window_size="YEAR")
+    detail = refused(invalid.value, 400, "Bad Request")
+    model: Any = invalid.value.model
+    assert (model.status, model.title, model.detail) == (400, "Bad Request", detail)
 
 
 def test_async_client(server: Server) -> None:

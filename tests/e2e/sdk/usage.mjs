@@ -34,7 +34,12 @@ async function refusal(call) {
     await call();
   } catch (error) {
     if (!(error instanceof HTTPError)) throw error;
-    return { status: error.status, title: error.title, explained: error.message.length > 10 };
+    const detail = error.getField('detail');
+    return {
+      status: error.status,
+      title: error.title,
+      explained: Boolean(detail) && error.message.endsWith(`[${error.status}]: ${detail}`),
+    };
   }
   return 'accepted';
 }
@@ -81,6 +86,26 @@ seen.posted = rows(
     filterGroupBy: { model: ['b'] },
   })
 );
+seen.advanced = rows(
+  await client.meters.query(slug, {
+    advancedMeterGroupByFilters: JSON.stringify({ model: { $ne: 'a' } }),
+  })
+);
+const days = await client.meters.query(slug, {
+  from: new Date('2026-03-09T23:00:00Z'),
+  to: new Date('2026-03-10T23:00:00Z'),
+  windowSize: 'DAY',
+  windowTimeZone: 'Europe/Berlin',
+});
+seen.days = days.data.map((row) => [row.windowStart, row.windowEnd, row.value]);
+await client.meters.query(slug, { clientId: name });
+const progress = await client.info.getProgress(name);
+seen.progress = [progress.success, progress.failed, progress.total];
+// The client has no method for a meter's subjects; its typed fetch has the path.
+const subjects = await client.client.GET('/api/v1/meters/{meterIdOrSlug}/subjects', {
+  params: { path: { meterIdOrSlug: slug } },
+});
+seen.meterSubjects = subjects.data.map(short);
 const csv = await client.client.GET('/api/v1/meters/{meterIdOrSlug}/query', {
   headers: { Accept: 'text/csv' },
   params: { path: { meterIdOrSlug: slug }, query: { from: NOON, to: later(60) } },
@@ -101,6 +126,16 @@ const page = await client.events.listV2({
   limit: 1,
 });
 seen.page = [page.items.length, typeof page.nextCursor];
+const [again] = listed;
+// The same event once more adds nothing; what is sent after it does.
+await client.events.ingest(again.event);
+await client.events.ingest(event(ada, 2, 8, 'a'));
+seen.sentTwice = rows(
+  await eventually(
+    () => client.meters.query(slug),
+    (result) => total(result) >= 15
+  )
+);
 
 const [subject] = await client.subjects.upsert({ key: ada, displayName: 'Ada' });
 seen.subject = [subject.key === ada, subject.displayName];
@@ -111,6 +146,10 @@ seen.subjectGone = await refusal(() => client.subjects.get(ada));
 
 const updated = await client.meters.update(slug, { name: 'Renamed', groupBy: { model: '$.model' } });
 seen.updated = updated.name;
+const meter = { slug, aggregation: 'SUM', eventType: kind, valueProperty: '$.tokens' };
+seen.conflict = await refusal(() => client.meters.create(meter));
+seen.refusedMeter = await refusal(() => client.meters.create({ ...meter, slug: 'NOT A SLUG' }));
+seen.refusedQuery = await refusal(() => client.meters.query(slug, { windowSize: 'YEAR' }));
 await client.meters.delete(slug);
 seen.meterGone = await refusal(() => client.meters.get(slug));
 seen.refused = await refusal(() => client.events.ingest({ type: '', subject: ada }));
