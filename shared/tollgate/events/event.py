@@ -156,6 +156,9 @@ def encode(event: Attributes, data: bytes, arrival: Arrival) -> Encoded:
     Raises:
         NeedsCare: the event is larger than allowed.
     """
+    if len(data) > arrival.event_bytes_max:
+        # Before its numbers are looked at one by one.
+        raise NeedsCare
     text = data.decode()
     time_us = event.time_us
     if time_us is None:

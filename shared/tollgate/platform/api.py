@@ -29,6 +29,7 @@ from tollgate.platform.telemetry import trace_context
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json", re.IGNORECASE)
 _QUERY_PAIRS_MAX = 1000
+_BODY_BYTES_MAX = 1 << 20  # events come in bulk, meters and subjects do not
 JSON = "application/json"
 _NOBODY = Access(namespace="", scopes=frozenset(), key_id="")
 
@@ -166,7 +167,9 @@ class ApiService:
         if operation.scope is not None:
             access = self._keys.check(header(scope, b"authorization"), self._parts.clock)
             access.require(operation.scope)
-        raw = await read_body(scope, receive, self._parts.settings.body_bytes_max)
+        raw = await read_body(
+            scope, receive, min(_BODY_BYTES_MAX, self._parts.settings.body_bytes_max)
+        )
         call = Call(
             access=access,
             path=path,

@@ -95,6 +95,6 @@ def _gunzip(packed: bytes, bytes_max: int) -> bytes:
 
 def _too_large(bytes_max: int) -> TooLarge:
     return TooLarge(
-        f"the body is larger than {bytes_max} bytes; send fewer events per request, "
-        "or raise TOLLGATE_BODY_BYTES_MAX"
+        f"the body is larger than {bytes_max} bytes; send less per request "
+        "(TOLLGATE_BODY_BYTES_MAX bounds bodies of events)"
     )

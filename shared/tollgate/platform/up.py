@@ -21,6 +21,7 @@ from tollgate.core.errors import InvalidInput, PermanentFault, TollgateError
 from tollgate.platform.clickhouse_schema import migrate_clickhouse
 from tollgate.platform.functions import BY_NAME, FUNCTIONS
 from tollgate.platform.host import Host
+from tollgate.platform.http_protocol import BoundedHttpProtocol
 from tollgate.platform.keys import open_keys
 from tollgate.platform.parts import Parts, open_clickhouse
 from tollgate.platform.settings import Settings, read_settings
@@ -79,7 +80,7 @@ def run(settings: Settings) -> int:
                 host=address,
                 port=settings.port,
                 loop="uvloop",
-                http="httptools",
+                http=BoundedHttpProtocol,
                 lifespan="on",
                 log_config=None,
                 access_log=False,
