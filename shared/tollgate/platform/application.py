@@ -7,7 +7,7 @@ from typing import Protocol
 
 from prometheus_client.core import Metric
 
-from tollgate.core.errors import PermanentFault, TollgateError
+from tollgate.core.errors import PermanentFault, TollgateError, Transient
 from tollgate.platform.body import ClientGone, Receive, Scope, Send, header
 from tollgate.platform.parts import Parts
 from tollgate.platform.problem import problem_reply, wire_of
@@ -88,6 +88,9 @@ class Application:
             await send_problem(scope, send, error)
         except ClientGone:
             return
+        except asyncio.CancelledError:
+            # The drain took longer than allowed. Not a 500: sending it again is exact.
+            await send_problem(scope, send, Transient("the server ends; send the request again"))
         except Exception as error:  # noqa: BLE001 -- the last barrier: say it, answer 500, go on
             trace = trace_context.set(_traceparent(scope))
             _log.exception("request failed", extra={"path": scope.get("path")})
