@@ -35,7 +35,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert server.http.get("/readyz").status_code == 200
         growth = (process.memory_info().rss - before) // MIB
         assert growth < 100, f"{growth} MiB more than before"
-        assert '"status": 500' not in server.log.read_text()
+        assert '"status":500' not in server.log.read_text()
         assert "Traceback" not in server.log.read_text()
 
 
