@@ -43,7 +43,6 @@ from tollgate.platform.parts import open_clickhouse, open_log
 _CURSOR = re.compile(r"(\d{1,16})\.(\d{1,9})\.(\d{1,5})\.(\d{1,18})\.(\d{1,9})", re.ASCII)
 _LEDGER_DEFAULT = timedelta(days=31)
 _LEDGER_MAX = timedelta(days=400)
-_HOUR = timedelta(hours=1)
 _MILLISECOND = timedelta(milliseconds=1)
 
 

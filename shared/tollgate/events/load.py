@@ -40,7 +40,6 @@ _DEAD_LETTERS_MAX = 100
 _IDLE_SECONDS = 0.5
 _BACKOFF_SECONDS_FIRST = 0.1
 _BACKOFF_SECONDS_MAX = 5.0
-_REBUILD_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,5 @@
 """v1 and v2 of the events list on HTTP."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any
@@ -15,6 +13,7 @@ from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
 from tollgate.metering.api_v1 import open_meters
 from tollgate.metering.event_cursor import EventOrder, decode_cursor, encode_cursor
+from tollgate.metering.event_filters import Fields, Filters, read_filters
 from tollgate.metering.events_list import (
     LIMIT_MAX,
     EventField,
@@ -29,16 +28,15 @@ from tollgate.metering.filter_dialects import (
     parse_filter_time,
 )
 from tollgate.metering.filters import Comparison, Filter, Operator, contains
-from tollgate.metering.progress import QueryProgressStore
+from tollgate.metering.tracking import tracked
 from tollgate.metering.wire_v1 import JsonText, Names, Wire, WireInstant
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
-from tollgate.platform.database import open_database
 from tollgate.platform.parts import open_clickhouse
 
 _DEFAULT_PERIOD = timedelta(hours=72)
 _TEXT_LENGTH_MAX = 1024
-_FIELDS: dict[str, tuple[EventField, Callable[[object, str], Filter]]] = {
+_FIELDS: Fields = {
     "id": (EventField.ID, parse_filter_string),
     "source": (EventField.SOURCE, parse_filter_string),
     "subject": (EventField.SUBJECT, parse_filter_string),
@@ -47,7 +45,6 @@ _FIELDS: dict[str, tuple[EventField, Callable[[object, str], Filter]]] = {
     "time": (EventField.TIME, parse_filter_time),
     "ingestedAt": (EventField.INGESTED_AT, parse_filter_time),
 }
-Filters = tuple[tuple[EventField, Filter], ...]
 _Limit = Annotated[int, Field(ge=1, le=LIMIT_MAX)]
 _ClientId = Annotated[str | None, Field(alias="clientId", min_length=1, max_length=36)]
 _Part = Annotated[str | None, Field(max_length=_TEXT_LENGTH_MAX)]
@@ -140,29 +137,13 @@ def read_page(call: Call, asked: EventQuery, client_id: str | None) -> EventPage
     """The page, once what the request's position token names is loaded."""
     await_position(call)
     parts = call.parts
-    with _tracked(call, client_id):
+    with tracked(call, client_id):
         return list_events(
             parts.get(open_clickhouse),
             parts.get(open_meters),
             asked,
             parts.settings.query_seconds_max,
         )
-
-
-@contextmanager
-def _tracked(call: Call, client_id: str | None) -> Iterator[None]:
-    """Keeps the progress of what is done inside under the client's id, if it gave one."""
-    if client_id is None:
-        yield
-        return
-    store = QueryProgressStore(call.parts.get(open_database), call.parts.clock)
-    store.put(call.namespace, client_id, success=0, failed=0, total=1)
-    try:
-        yield
-    except Exception:
-        store.put(call.namespace, client_id, success=0, failed=1, total=1)
-        raise
-    store.put(call.namespace, client_id, success=1, failed=0, total=1)
 
 
 def filters_from_parameters(query: EventListParameters, now: datetime) -> Filters:
@@ -221,29 +202,7 @@ def filters_from_json(wanted: dict[str, Any]) -> Filters:
     Raises:
         InvalidInput: every fault; a member that is no filter is one, or it would list too much.
     """
-    found: list[tuple[EventField, Filter]] = []
-    faults: list[Fault] = []
-    for name, value in wanted.items():
-        path = f"filter.{shown_name(name)}"
-        if name not in _FIELDS:
-            message = f"is not a filter; use one of {', '.join(_FIELDS)}"
-            faults.append(Fault(field=path, code="unknown_filter", message=message))
-            continue
-        if value is None:
-            continue
-        field, parse = _FIELDS[name]
-        try:
-            found.append((field, parse(value, path)))
-        except InvalidInput as problem:
-            faults += problem.faults
-    if faults:
-        raise InvalidInput(tuple(faults))
-    return tuple(found)
-
-
-def shown_name(name: str) -> str:
-    """A client's name of a filter, fit for a fault: short, and without lone surrogates."""
-    return name.encode("utf-8", "replace").decode()[:64]
+    return read_filters(wanted, _FIELDS, lambda name: f"filter.{name}")
 
 
 def _item(event: ListedEvent) -> dict[str, object]:

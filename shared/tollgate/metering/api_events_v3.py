@@ -1,6 +1,5 @@
 """v3 of the events list on HTTP."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -10,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.times import format_instant
-from tollgate.metering.api_events_v1 import EventBody, Filters, read_page, shown_name
+from tollgate.metering.api_events_v1 import EventBody, read_page
 from tollgate.metering.event_cursor import EventKey, EventOrder, decode_cursor, encode_cursor
+from tollgate.metering.event_filters import Fields, Filters, read_filters
 from tollgate.metering.events_list import (
     LIMIT_MAX,
     EventField,
@@ -24,7 +24,6 @@ from tollgate.metering.filter_dialects import (
     parse_string_field,
     parse_ulid_field,
 )
-from tollgate.metering.filters import Filter
 from tollgate.metering.wire_v1 import WireInstant
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
@@ -36,7 +35,7 @@ _ORDERS = {
     "ingested_at": EventOrder.INGESTED_AT,
     "stored_at": EventOrder.STORED_AT,
 }
-_FIELDS: dict[str, tuple[EventField, Callable[[object, str], Filter]]] = {
+_FIELDS: Fields = {
     "id": (EventField.ID, parse_string_field),
     "source": (EventField.SOURCE, parse_string_field),
     "subject": (EventField.SUBJECT, parse_string_field),
@@ -183,22 +182,7 @@ def _boundaries(
 
 
 def _filters(wanted: dict[str, Any]) -> Filters:
-    found: list[tuple[EventField, Filter]] = []
-    faults: list[Fault] = []
-    for name, value in wanted.items():
-        path = f"filter[{shown_name(name)}]"
-        if name not in _FIELDS:
-            message = f"is not a filter; use one of {', '.join(_FIELDS)}"
-            faults.append(Fault(field=path, code="unknown_filter", message=message))
-            continue
-        field, parse = _FIELDS[name]
-        try:
-            found.append((field, parse(value, path)))
-        except InvalidInput as problem:
-            faults += problem.faults
-    if faults:
-        raise InvalidInput(tuple(faults))
-    return tuple(found)
+    return read_filters(wanted, _FIELDS, lambda name: f"filter[{name}]")
 
 
 def _links(target: str, asked: EventQuery, page: EventPage) -> dict[str, str | None]:

@@ -21,6 +21,7 @@ from tollgate.metering.meter import Meter, MeterChanges, MeterInput
 from tollgate.metering.progress import QueryProgressStore
 from tollgate.metering.query import SUBJECT, MeterQuery, QueryBounds, QueryRow, run_query
 from tollgate.metering.store import MeterListing, MeterOrder, MeterStore
+from tollgate.metering.tracking import tracked
 from tollgate.metering.wire_v1 import (
     MeterBody,
     MeterCreateMembers,
@@ -39,7 +40,6 @@ from tollgate.platform.database import open_database
 from tollgate.platform.parts import Parts, open_clickhouse
 
 CSV = "text/csv"
-_SUBJECTS_MAX = 100
 _ORDERS = {
     "key": MeterOrder.SLUG,
     "name": MeterOrder.NAME,
@@ -148,18 +148,8 @@ def tracked_query(
     """Runs a query and keeps its progress under the client's id, if it gave one."""
     settings = call.parts.settings
     bounds = QueryBounds(rows_max=settings.query_rows_max, seconds_max=settings.query_seconds_max)
-    clickhouse = call.parts.get(open_clickhouse)
-    if client_id is None:
-        return run_query(clickhouse, meter, asked, bounds)
-    store = QueryProgressStore(call.parts.get(open_database), call.parts.clock)
-    store.put(call.namespace, client_id, success=0, failed=0, total=1)
-    try:
-        rows = run_query(clickhouse, meter, asked, bounds)
-    except Exception:
-        store.put(call.namespace, client_id, success=0, failed=1, total=1)
-        raise
-    store.put(call.namespace, client_id, success=1, failed=0, total=1)
-    return rows
+    with tracked(call, client_id):
+        return run_query(call.parts.get(open_clickhouse), meter, asked, bounds)
 
 
 def query_from_body(body: MeterQueryBody) -> MeterQuery:

@@ -5,7 +5,6 @@ body) and gives a model, a list of models, or a `Reply`.
 """
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -331,8 +330,3 @@ def _validated(validate: Callable[[], Any]) -> Any:
     except RecursionError:
         fault = Fault(field="", code="too_deep", message="the body is nested too deeply")
         raise InvalidInput((fault,)) from None
-
-
-def json_reply(value: object, status: int | None = None) -> Reply:
-    """A reply from plain values."""
-    return Reply(body=json.dumps(value, separators=(",", ":")).encode(), status=status)
