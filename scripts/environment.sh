@@ -65,11 +65,13 @@ environment_digest() {
   } 2>/dev/null | cksum
 }
 
-# True if .venv holds what is asked for. The test lock holds everything of the run lock.
+# True if .venv holds what is asked for. Each lock holds everything of those before it: run, distributed, test.
 environment_ready() {
   local installed='' digest='' wanted=$1
   [ -r "$tollgate_mark" ] && read -r installed digest <"$tollgate_mark"
-  [ "$wanted" = run ] && [ "$installed" = test ] && wanted='test'
+  case $wanted-$installed in
+    run-distributed | run-test | distributed-test) wanted=$installed ;;
+  esac
   [ "$installed" = "$wanted" ] && [ "$digest" = "$(environment_digest "$wanted")" ]
 }
 
@@ -116,14 +118,15 @@ install_environment() {
   printf '%s %s\n' "$kind" "$(environment_digest "$kind")" >"$tollgate_mark"
 }
 
-# ensure_environment run|test: returns at once if .venv is ready; safe to run twice at the same time.
+# ensure_environment run|distributed|test: returns at once if .venv is ready; safe to run twice at the same time.
 ensure_environment() {
   local python kind=$1
   environment_ready "$kind" && return
   python=$(find_python) || exit 1
   wait_for_turn "$python"
   if ! environment_ready "$kind"; then
-    # Test tools that are there stay there: two scripts in turn must not undo each other.
+    # What another script asked for stays there: two scripts in turn must not undo each other.
+    [ $kind = run ] && [ -r "$tollgate_venv/bin/jgo" ] && kind='distributed'
     [ -r "$tollgate_venv/bin/pytest" ] && kind='test'
     install_environment "$python" "$kind"
   fi
