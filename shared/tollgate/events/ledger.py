@@ -1,12 +1,14 @@
 """The ledger: what became of every record, and how far loading has come.
 
 A record's rows are written after its events and keys. The frontier of a partition is the highest
-offset in the ledger: a loader starts right after it and writes in order, so nothing below is
-    missing.
+offset in the ledger: a loader starts right after it and writes in order, so no record below is
+missing. Offsets themselves may have holes (a log gives some to records of its own): only offsets
+of records are ever compared.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from time import monotonic
 
 from tollgate.events.position import Token
@@ -15,59 +17,137 @@ from tollgate.platform.parts import Parts, open_clickhouse
 
 _POLL_SECONDS_FIRST = 0.02
 _POLL_SECONDS_MAX = 0.25
+Partition = tuple[int, int]
+"""A generation of the log and a partition of it."""
+Listener = Callable[[int, int, int], None]
 
 
 class Frontier:
-    """How far each partition is loaded: known at once from a loader in this process, else asked."""
+    """How far each partition is loaded: known at once from a loader in this process, else asked.
+
+    All that wait share one poll of the ledger: one of them asks for all, with no lock held.
+    """
 
     def __init__(self, clickhouse: ClickHouse) -> None:
         self._clickhouse = clickhouse
         self._changed = threading.Condition()
-        self._known: dict[tuple[int, int], int] = {}
-        self._published: set[tuple[int, int]] = set()
+        self._known: dict[Partition, int] = {}
+        self._claimed: set[Partition] = set()
+        self._listeners: list[Listener] = []
+        self._wanted: list[Mapping[Partition, int]] = []
+        self._asking = False
+        self._answers = 0
+        self._answered = monotonic()
 
-    def publish(self, generation: int, partition: int, offset: int) -> None:
-        """A loader in this process has come this far."""
+    def subscribe(self, listener: Listener) -> None:
+        """Calls `listener(generation, partition, offset)` whenever a loader here has come far."""
         with self._changed:
-            key = (generation, partition)
-            self._published.add(key)
-            self._known[key] = max(offset, self._known.get(key, -1))
+            self._listeners.append(listener)
+
+    def claim(self, generation: int, partition: int) -> None:
+        """A loader of this process has the partition and publishes: the ledger is not asked."""
+        with self._changed:
+            self._claimed.add((generation, partition))
+
+    def withdraw(self, generation: int, partition: int) -> None:
+        """No loader of this process has the partition any more: from now on the ledger is asked."""
+        with self._changed:
+            self._claimed.discard((generation, partition))
             self._changed.notify_all()
 
-    def known(self) -> Mapping[tuple[int, int], int]:
-        """The last offsets heard of, by generation and partition."""
+    def publish(self, generation: int, partition: int, offset: int) -> None:
+        """The ledger has a partition up to an offset. May come late, from a loader dismissed."""
+        with self._changed:
+            key = (generation, partition)
+            self._known[key] = max(offset, self._known.get(key, -1))
+            self._changed.notify_all()
+            listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener(generation, partition, offset)
+
+    def known(self) -> Mapping[Partition, int]:
+        """The last offsets heard of."""
         with self._changed:
             return dict(self._known)
 
     def wait(self, token: Token, milliseconds: int) -> bool:
-        """Waits until all that the token names is loaded; False when the time is over."""
-        until = monotonic() + milliseconds / 1000
-        pause = _POLL_SECONDS_FIRST
-        with self._changed:
-            while not self._covers(token):
-                left = until - monotonic()
-                if left <= 0:
-                    return False
-                if not self._changed.wait(min(pause, left)):
-                    pause = min(pause * 2, _POLL_SECONDS_MAX)
-                    self._ask(token)
-        return True
+        """Waits until all that the token names is loaded; False when the time is over.
 
-    def _covers(self, token: Token) -> bool:
-        known = self._known
+        Raises:
+            Transient: ClickHouse is away.
+        """
+        wanted = {(token.generation, p): offset for p, offset in token.offsets.items()}
+        return self.reach(wanted, milliseconds)
+
+    def reach(self, wanted: Mapping[Partition, int], milliseconds: int) -> bool:
+        """Waits until every partition is loaded up to an offset; False when the time is over.
+
+        Raises:
+            Transient: ClickHouse is away.
+        """
+        until = monotonic() + milliseconds / 1000
+        pause, heard = _POLL_SECONDS_FIRST, self._answers
+        began = monotonic()
+        with self._waiting(wanted):
+            while True:
+                with self._changed:
+                    if self._covers(wanted):
+                        return True
+                    now = monotonic()
+                    if now >= until:
+                        return False
+                    if heard != self._answers:
+                        pause, heard = min(pause * 2, _POLL_SECONDS_MAX), self._answers
+                    unheard = self._unheard()
+                    if self._asking or not unheard:
+                        # Who asks wakes the others; so does a loader of this process.
+                        self._changed.wait(until - now)
+                        continue
+                    due = max(began, self._answered) + pause
+                    if now < due:
+                        self._changed.wait(min(until, due) - now)
+                        continue
+                    self._asking = True
+                self._ask(unheard)
+
+    @contextmanager
+    def _waiting(self, wanted: Mapping[Partition, int]) -> Iterator[None]:
+        with self._changed:
+            self._wanted.append(wanted)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._wanted = [each for each in self._wanted if each is not wanted]
+
+    def _covers(self, wanted: Mapping[Partition, int]) -> bool:
+        # A generation is loaded only once those before it are: one record of it says so.
+        newest = max((g for (g, _), offset in self._known.items() if offset >= 0), default=0)
         return all(
-            known.get((token.generation, partition), -1) >= offset
-            or max((g for g, _ in known), default=0) > token.generation
-            for partition, offset in token.offsets.items()
+            newest > key[0] or self._known.get(key, -1) >= offset for key, offset in wanted.items()
         )
 
-    def _ask(self, token: Token) -> None:
-        for partition in token.offsets:
-            if (token.generation, partition) in self._published:
-                continue  # a loader of this process says it as soon as it is so
-            offset = read_frontier(self._clickhouse, token.generation, partition)
-            key = (token.generation, partition)
-            self._known[key] = max(offset, self._known.get(key, -1))
+    def _unheard(self) -> dict[Partition, int | None]:
+        """What waiters want and no loader of this process tells, with the last offset known."""
+        return {
+            key: self._known.get(key)
+            for wanted in self._wanted
+            for key, offset in wanted.items()
+            if key not in self._claimed and self._known.get(key, -1) < offset
+        }
+
+    def _ask(self, unheard: Mapping[Partition, int | None]) -> None:
+        found: dict[Partition, int] = {}
+        try:
+            found = read_frontiers_after(self._clickhouse, unheard)
+        finally:
+            with self._changed:
+                for key, offset in found.items():
+                    self._known[key] = max(offset, self._known.get(key, -1))
+                self._asking = False
+                self._answers += 1
+                self._answered = monotonic()
+                self._changed.notify_all()
 
 
 def read_last_written(clickhouse: ClickHouse, generation: int, partition: int) -> int:
@@ -89,14 +169,45 @@ def open_frontier(parts: Parts) -> Frontier:
 
 
 def read_frontier(clickhouse: ClickHouse, generation: int, partition: int) -> int:
-    """The last offset that the ledger holds; -1 if none.
+    """The last offset that the ledger holds; -1 if none. Reads the end of the table's order only.
 
     Raises:
         Transient: ClickHouse is away.
     """
     rows = clickhouse.query(
-        f"SELECT toInt64(max(log_offset)), count() FROM {DATABASE}.ledger"
-        " WHERE log_generation = {generation:UInt32} AND log_partition = {partition:UInt16}",
+        f"SELECT log_offset FROM {DATABASE}.ledger"
+        " WHERE log_generation = {generation:UInt32} AND log_partition = {partition:UInt16}"
+        " ORDER BY log_offset DESC LIMIT 1",
         {"generation": generation, "partition": partition},
     )
-    return int(rows[0][0]) if rows and rows[0][1] else -1
+    return int(rows[0][0]) if rows else -1
+
+
+def read_frontiers_after(
+    clickhouse: ClickHouse, known: Mapping[Partition, int | None]
+) -> dict[Partition, int]:
+    """The last offsets that the ledger holds, of several partitions at once.
+
+    Args:
+        clickhouse: the store.
+        known: an offset that is certainly in the ledger, -1 before the first, or None if nothing
+            is known yet. One query reads only what came after.
+
+    Raises:
+        Transient: ClickHouse is away.
+    """
+    found = {key: read_frontier(clickhouse, *key) for key, at in known.items() if at is None}
+    after = {key: offset for key, offset in known.items() if offset is not None}
+    if after:
+        found |= after
+        beyond = " OR ".join(
+            f"(log_generation = {generation} AND log_partition = {partition}"
+            f" AND log_offset >= {offset + 1})"
+            for (generation, partition), offset in after.items()
+        )
+        rows = clickhouse.query(
+            f"SELECT log_generation, log_partition, toInt64(max(log_offset)) FROM {DATABASE}.ledger"
+            f" WHERE {beyond} GROUP BY log_generation, log_partition"
+        )
+        found |= {(int(row[0]), int(row[1])): int(row[2]) for row in rows}
+    return found
