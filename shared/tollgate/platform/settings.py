@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,13 @@ from tollgate.core.errors import Fault, InvalidInput
 
 PREFIX = "TOLLGATE_"
 _Bytes = Annotated[int, Field(gt=0, le=1 << 40)]
+
+
+class LoadMode(StrEnum):
+    """How the loader of a Kafka log works: for ever, or from a ring until all is quiet."""
+
+    CONSUME = "consume"
+    DOORBELL = "doorbell"
 
 
 class Settings(BaseModel):
@@ -57,6 +65,16 @@ class Settings(BaseModel):
     load_wait_ms: Annotated[
         int, Field(ge=0, le=60_000, description="how long a load batch is gathered")
     ] = 200
+    load_mode: Annotated[
+        LoadMode, Field(description="loader on Kafka: consume for ever, or wait for the doorbell")
+    ] = LoadMode.CONSUME
+    load_ring_seconds: Annotated[
+        int, Field(ge=1, le=3600, description="how long a ring may take to be loaded; beyond: 503")
+    ] = 25
+    load_idle_seconds: Annotated[
+        int,
+        Field(ge=0, le=3600, description="without a ring, before the doorbell leaves the group"),
+    ] = 5
     dedupe_window_days: Annotated[
         int, Field(ge=0, le=3650, description="how long an event key is claimed; 0: for ever")
     ] = 35
