@@ -16,8 +16,8 @@ from tests.support.contract import checked
 from tests.support.own_models import held
 from tests.support.server import Server
 from tollgate.core.clock import SystemClock
-from tollgate.events.event import Arrival, decode_envelopes, encode_plain
-from tollgate.events.record import Encoded, encode_record
+from tollgate.events.event import Arrival, decode_envelopes, encode_all
+from tollgate.events.record import Encoded, Group, encode_record
 from tollgate.platform.sqlite_log import SqliteLog
 
 SOURCE = 'it\'s \\ "quoted" {id:String} %2F ü'
@@ -173,21 +173,11 @@ def broken(event_id: str, received_us: int) -> Encoded:
     body = json.dumps(
         {"id": event_id, "source": SOURCE, "type": "t", "subject": "s", "data": {"n": 1}}
     )
-    arrival = Arrival(
-        namespace="default", received_us=received_us, event_bytes_max=10_000, careful=False
-    )
-    encoded = encode_plain(decode_envelopes(body.encode(), batch=False)[0], arrival)
+    arrival = Arrival(namespace="default", received_us=received_us, event_bytes_max=10_000)
+    (encoded,) = encode_all(decode_envelopes(body.encode(), batch=False), arrival, plain=False)
     line = encoded.line.replace(arrival.received_text.encode(), b"never" + b" " * 12, 1)
     assert len(line) == len(encoded.line)
-    return Encoded(
-        encoded.key_hash,
-        encoded.content_hash,
-        encoded.time_us,
-        encoded.received_us,
-        encoded.flags,
-        encoded.key_length,
-        line,
-    )
+    return Encoded(encoded.key_hash, line)
 
 
 def append(path: Path, records: list[bytes]) -> None:
@@ -203,7 +193,8 @@ def bad_log(new_server: Callable[..., Server]) -> Server:
     """A product whose log already holds a broken event, and a record that is none."""
     server = new_server()
     server.data.mkdir()
-    record = encode_record([("default", [broken("broken", SystemClock().now_us())])])
+    now_us = SystemClock().now_us()
+    record = encode_record([Group("default", now_us, [broken("broken", now_us)])])
     append(server.data / "log.sqlite", [record, b"no record at all"])
     return server.start()
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from tests.support.loading import NOON_US, NewStage, Stage
 from tollgate.core.clock import us_from_datetime
 from tollgate.core.decimals import EXACT, divide
+from tollgate.events import record
 from tollgate.events.event import Arrival, Attributes, encode
-from tollgate.events.record import encode_record
 from tollgate.metering.filters import Membership
 from tollgate.metering.meter import Aggregation, ManagedBy, Meter
 from tollgate.metering.query import MeterQuery, QueryBounds, run_query
@@ -91,7 +91,6 @@ def load(stage: Stage, used: Sequence[Used]) -> None:
             namespace=stage.namespace,
             received_us=NOON_US + number,
             event_bytes_max=1 << 20,
-            careful=True,
         )
         text = VALUES[each.value][0]
         data = "{" + (f'"n":{text},' if text else "") + f'"model":{json.dumps(each.model)}}}'
@@ -105,7 +104,8 @@ def load(stage: Stage, used: Sequence[Used]) -> None:
             dataschema="",
             extensions="",
         )
-        value = encode_record([(stage.namespace, [encode(attributes, data.encode(), arrival)])])
+        events = [encode(attributes, data.encode(), arrival)]
+        value = record.encode_record([record.Group(stage.namespace, arrival.received_us, events)])
         records.append(StoredRecord(offset=number, appended_us=NOON_US + number, value=value))
     if records:
         stage.loader().load(records)

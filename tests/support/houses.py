@@ -14,8 +14,8 @@ import pytest
 
 from tests.support.server import Server
 from tollgate.core.clock import SystemClock
-from tollgate.events.event import Arrival, decode_envelopes, encode_plain
-from tollgate.events.record import Encoded, encode_record
+from tollgate.events.event import Arrival, decode_envelopes, encode_all
+from tollgate.events.record import Encoded, Group, encode_record
 from tollgate.platform.sqlite_log import SqliteLog
 
 HOUSES = ("alpha", "beta")
@@ -93,21 +93,20 @@ def broken_event(house: str) -> Encoded:
         namespace=house,
         received_us=SystemClock().now_us(),
         event_bytes_max=10_000,
-        careful=False,
     )
-    (envelope,) = decode_envelopes(json.dumps(body).encode(), batch=False)
-    e = encode_plain(envelope, arrival)
+    envelopes = decode_envelopes(json.dumps(body).encode(), batch=False)
+    (e,) = encode_all(envelopes, arrival, plain=False)
     line = e.line.replace(arrival.received_text.encode(), b"never" + b" " * 12, 1)
     assert len(line) == len(e.line)
-    return Encoded(
-        e.key_hash, e.content_hash, e.time_us, e.received_us, e.flags, e.key_length, line
-    )
+    return Encoded(e.key_hash, line)
 
 
 def append_broken_events(server: Server) -> None:
     server.data.mkdir()
     log = SqliteLog(server.data / "log.sqlite", SystemClock())
-    log.submit(0, [encode_record([(h, [broken_event(h)]) for h in HOUSES])], lambda _: None)
+    now_us = SystemClock().now_us()
+    groups = [Group(house, now_us, [broken_event(house)]) for house in HOUSES]
+    log.submit(0, [encode_record(groups)], lambda _: None)
     log.close()
 
 

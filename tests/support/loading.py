@@ -18,7 +18,7 @@ from tollgate.events.batch import Batch
 from tollgate.events.event import Arrival, Attributes, encode
 from tollgate.events.ledger import Frontier
 from tollgate.events.load import DAY_US, Loader, LoadLimits
-from tollgate.events.record import Encoded, encode_record
+from tollgate.events.record import Encoded, Group, encode_record
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.event_log import StoredRecord
 from tollgate.platform.sqlite_log import SqliteLog
@@ -84,7 +84,7 @@ class Stage:
     def encoded(self, sent: Sent, received_us: int = NOON_US) -> Encoded:
         """The log's form of an event."""
         arrival = Arrival(
-            namespace=self.namespace, received_us=received_us, event_bytes_max=1 << 20, careful=True
+            namespace=self.namespace, received_us=received_us, event_bytes_max=1 << 20
         )
         attributes = Attributes(
             id=sent.id,
@@ -101,7 +101,7 @@ class Stage:
     def record(self, offset: int, appended_us: int, *events: Sent) -> StoredRecord:
         """A record of the log; server time is the time of appending."""
         lines = [self.encoded(event, appended_us) for event in events]
-        value = encode_record([(self.namespace, lines)])
+        value = encode_record([Group(self.namespace, appended_us, lines)])
         return StoredRecord(offset=offset, appended_us=appended_us, value=value)
 
     def loader(self, window_us: int = 0, events_max: int = 50_000, wait_ms: int = 0) -> Loader:

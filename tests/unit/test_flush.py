@@ -13,32 +13,40 @@ from hypothesis import strategies as st
 from tollgate.core.clock import SystemClock
 from tollgate.core.errors import Transient
 from tollgate.events.flush import Flusher, pack
-from tollgate.events.record import ENTRY, Encoded, decode_record
+from tollgate.events.record import (
+    EVENT_BYTES,
+    RECORD_BYTES,
+    REQUEST_BYTES,
+    Encoded,
+    Group,
+    decode_record,
+    encode_record,
+)
 from tollgate.platform.event_log import Done
 from tollgate.platform.sqlite_log import SqliteLog
 
+EVENT = EVENT_BYTES + 1
+"""What the smallest event takes."""
+
 
 def encoded(line: bytes) -> Encoded:
-    return Encoded(
-        key_hash=bytes(16),
-        content_hash=bytes(16),
-        time_us=0,
-        received_us=0,
-        flags=0,
-        key_length=1,
-        line=line,
-    )
+    return Encoded(key_hash=bytes(16), line=line + b"\n")
 
 
-def sized(size: int) -> Encoded:
-    return encoded(b"x" * (size - ENTRY.size))
+def group(name: str, *lines: bytes) -> Group:
+    return Group(name, 0, [encoded(line) for line in lines])
 
 
-Groups = list[tuple[str, list[Encoded]]]
+def sized(name: str, *sizes: int) -> Group:
+    return group(name, *(b"x" * (size - EVENT) for size in sizes))
 
 
-def shape(records: Sequence[Sequence[tuple[str, Sequence[Encoded]]]]) -> list[list[object]]:
-    return [[(name, [e.size for e in events]) for name, events in record] for record in records]
+def size_of(event: Encoded) -> int:
+    return EVENT_BYTES + len(event.line)
+
+
+def shape(records: Sequence[Sequence[Group]]) -> list[list[object]]:
+    return [[(g.namespace, [size_of(e) for e in g.events]) for g in record] for record in records]
 
 
 @pytest.mark.parametrize(
@@ -46,20 +54,17 @@ def shape(records: Sequence[Sequence[tuple[str, Sequence[Encoded]]]]) -> list[li
     [
         ([("a", [100, 100])], [[("a", [100, 100])]]),
         ([("a", [100, 100, 100])], [[("a", [100, 100])], [("a", [100])]]),
-        (
-            [("a", [100]), ("b", [100]), ("a", [100])],
-            [[("a", [100]), ("b", [100])], [("a", [100])]],
-        ),
+        ([("a", [100]), ("b", [100])], [[("a", [100])], [("b", [100])]]),
         ([("a", [300])], [[("a", [300])]]),
         ([("a", [100, 300, 100])], [[("a", [100])], [("a", [300])], [("a", [100])]]),
-        ([("a", [250]), ("b", [1 + 64])], [[("a", [250])], [("b", [65])]]),
+        ([("a", [250]), ("b", [65])], [[("a", [250])], [("b", [65])]]),
     ],
-    ids=["fits", "splits", "keeps order of names", "too large alone", "too large between", "exact"],
+    ids=["fits", "splits", "a request has a head", "too large alone", "too large between", "exact"],
 )
 def test_packing_by_hand(groups: list[tuple[str, list[int]]], expected: list[object]) -> None:
-    """Records of 250 bytes."""
-    made = [(name, [sized(size) for size in sizes]) for name, sizes in groups]
-    assert shape(pack(made, 250)) == expected
+    """Records with room for 250 bytes of events of one request."""
+    made = [sized(name, *sizes) for name, sizes in groups]
+    assert shape(pack(made, 250 + RECORD_BYTES + REQUEST_BYTES)) == expected
 
 
 @given(
@@ -68,22 +73,22 @@ def test_packing_by_hand(groups: list[tuple[str, list[int]]], expected: list[obj
         min_size=1,
         max_size=6,
     ),
-    st.integers(65, 500),
+    st.integers(200, 900),
 )
 def test_packing_keeps_every_event_in_order_and_within_bounds(
     groups: list[tuple[str, list[int]]], bytes_max: int
 ) -> None:
-    made = [(name, [sized(size) for size in sizes]) for name, sizes in groups]
+    made = [sized(name, *sizes) for name, sizes in groups]
     records = pack(made, bytes_max)
-    flat = [(name, e) for record in records for name, events in record for e in events]
-    assert flat == [(name, e) for name, events in made for e in events]
+    flat = [(g.namespace, e) for record in records for g in record for e in g.events]
+    assert flat == [(g.namespace, e) for g in made for e in g.events]
     for record in records:
-        sizes = [e.size for _, events in record for e in events]
-        assert sizes
-        assert sum(sizes) <= bytes_max or len(sizes) == 1
+        count = sum(len(g.events) for g in record)
+        assert count
+        assert len(encode_record(record)) <= bytes_max or count == 1
     for before, after in itertools.pairwise(records):
-        room = bytes_max - sum(e.size for _, events in before for e in events)
-        assert after[0][1][0].size > room, "a record was ended too early"
+        room = bytes_max - RECORD_BYTES - sum(g.size for g in before)
+        assert size_of(after[0].events[0]) > room - REQUEST_BYTES, "a record was ended too early"
 
 
 class Held(SqliteLog):
@@ -113,13 +118,13 @@ def lines_of(log: SqliteLog) -> list[bytes]:
 def test_requests_of_one_turn_share_a_record_and_the_next_waits(tmp_path: Path) -> None:
     async def scenario(log: Held) -> None:
         flush = flusher(log)
-        first = [flush.append("a", [encoded(b"1")]), flush.append("b", [encoded(b"2")])]
+        first = [flush.append(group("a", b"1")), flush.append(group("b", b"2"))]
         await asyncio.sleep(0)
         assert len(log.flights) == 1
-        later = [flush.append("a", [encoded(b"3")]), flush.append("a", [encoded(b"4")])]
+        later = [flush.append(group("a", b"3")), flush.append(group("a", b"4"))]
         await asyncio.sleep(0)
         assert len(log.flights) == 1, "one flush at a time"
-        assert flush.pending_bytes == 4 * (ENTRY.size + 1)
+        assert flush.pending_bytes == 2 * group("a", b"1").size + 2 * group("b", b"2").size
         log.let_go()
         assert await asyncio.gather(*first) == [0, 0]
         assert not any(future.done() for future in later)
@@ -127,7 +132,7 @@ def test_requests_of_one_turn_share_a_record_and_the_next_waits(tmp_path: Path) 
         assert await asyncio.gather(*later) == [1, 1]
         assert (flush.flushes, flush.pending_bytes) == (2, 0)
         await flush.drain()
-        assert lines_of(log) == [b"12", b"34"]
+        assert lines_of(log) == [b"0,1\n1,2\n", b"0,3\n1,4\n"]
 
     with closing(Held(tmp_path / "log.sqlite")) as log:
         asyncio.run(scenario(log))
@@ -135,24 +140,24 @@ def test_requests_of_one_turn_share_a_record_and_the_next_waits(tmp_path: Path) 
 
 def test_a_large_request_becomes_several_records_and_gets_the_last_offset(tmp_path: Path) -> None:
     async def scenario(log: SqliteLog) -> None:
-        assert await flusher(log).append("a", [sized(600), sized(600), sized(600)]) == 2
+        assert await flusher(log).append(sized("a", 600, 600, 600)) == 2
 
     with closing(SqliteLog(tmp_path / "log.sqlite", SystemClock())) as log:
         asyncio.run(scenario(log))
-        assert [len(lines) for lines in lines_of(log)] == [536, 536, 536]
+        assert [len(lines) for lines in lines_of(log)] == [600 - EVENT + 3] * 3
 
 
 def test_too_much_waiting_is_refused_and_nothing_of_it_stored(tmp_path: Path) -> None:
     async def scenario(log: Held) -> None:
         flush = flusher(log, pending_bytes_max=200)
         # One request larger than the bound is taken when nothing else waits.
-        first = flush.append("a", [sized(300)])
+        first = flush.append(sized("a", 300))
         with pytest.raises(Transient, match="nothing of this request was stored"):
-            flush.append("a", [sized(65)])
+            flush.append(sized("a", 65))
         await asyncio.sleep(0)
         log.let_go()
         assert await first == 0
-        second = flush.append("a", [sized(200)])
+        second = flush.append(sized("a", 200))
         await asyncio.sleep(0)
         log.let_go()
         assert await second == 1
@@ -164,10 +169,10 @@ def test_too_much_waiting_is_refused_and_nothing_of_it_stored(tmp_path: Path) ->
 def test_a_refusal_reaches_every_request_of_the_flush_and_the_next_goes_on(tmp_path: Path) -> None:
     async def scenario(log: Held) -> None:
         flush = flusher(log)
-        first = [flush.append("a", [encoded(b"1")]), flush.append("b", [encoded(b"2")])]
+        first = [flush.append(group("a", b"1")), flush.append(group("b", b"2"))]
         await asyncio.sleep(0)
         _, done = log.flights.pop()
-        next_one = flush.append("a", [encoded(b"3")])
+        next_one = flush.append(group("a", b"3"))
         done(Transient("disk is full"))
         outcomes = await asyncio.gather(*first, return_exceptions=True)
         assert [str(outcome) for outcome in outcomes] == ["disk is full"] * 2
@@ -182,7 +187,7 @@ def test_a_refusal_reaches_every_request_of_the_flush_and_the_next_goes_on(tmp_p
 def test_a_client_that_left_keeps_no_one_from_an_answer(tmp_path: Path) -> None:
     async def scenario(log: Held) -> None:
         flush = flusher(log)
-        gone, stays = flush.append("a", [encoded(b"1")]), flush.append("a", [encoded(b"2")])
+        gone, stays = flush.append(group("a", b"1")), flush.append(group("a", b"2"))
         await asyncio.sleep(0)
         gone.cancel()
         log.let_go()
@@ -190,4 +195,4 @@ def test_a_client_that_left_keeps_no_one_from_an_answer(tmp_path: Path) -> None:
 
     with closing(Held(tmp_path / "log.sqlite")) as log:
         asyncio.run(scenario(log))
-        assert lines_of(log) == [b"12"], "what was sent is stored, whoever listens"
+        assert lines_of(log) == [b"0,1\n1,2\n"], "what was sent is stored, whoever listens"

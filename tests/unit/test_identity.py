@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollgate.events.identity import content_hash, key_hash, key_prefix, partition_of, same_json
+from tollgate.events.identity import key_hash, key_prefix, partition_of, same_json
 
 names = st.text(min_size=1, max_size=8)
 values = st.recursive(
@@ -20,7 +20,7 @@ values = st.recursive(
 
 
 def hashed(namespace: str, source: str, event_id: str) -> bytes:
-    return key_hash(key_prefix(namespace), source.encode(), event_id.encode())
+    return key_hash(key_prefix(namespace), source, event_id)
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,9 @@ def test_moving_the_border_between_source_and_id_is_another_key(
 def test_hashes_are_what_was_stored_before() -> None:
     """A change here would count every stored event a second time."""
     assert hashed("default", "api", "1").hex() == KEY
-    assert content_hash(b'["prompt","acme","","","","{}"]').hex() == CONTENT
 
 
 KEY = "4d97e0cf50294ab75d1621bf3449f6c3"
-CONTENT = "be1ec301c5f3337d7f4b1a93f475f469"
 
 
 def test_a_partition_owns_a_key() -> None:

@@ -40,7 +40,7 @@ CREATE TABLE {database}.event_keys {on_cluster} (
   time_given UInt8,
   received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
   key_hash UUID,
-  content_hash UUID,
+  content_hash FixedString(16),
   log_generation UInt32,
   log_partition UInt16,
   log_offset UInt64 CODEC(Delta, ZSTD(1)),
@@ -52,6 +52,15 @@ PARTITION BY toDate(appended_at)
 PRIMARY KEY key_hash
 ORDER BY (key_hash, log_generation, log_partition, log_offset, log_index)
 SETTINGS index_granularity = 256 {durable};
+
+-- Filled with every insert into events, so that the loader sends each event once.
+CREATE MATERIALIZED VIEW {database}.event_keys_of_events {on_cluster} TO {database}.event_keys AS
+SELECT
+  namespace, source, id, time, time_given, received_at, key_hash,
+  MD5(concat(toString(type), '\0', subject, '\0', toString(datacontenttype), '\0', dataschema, '\0', extensions, '\0', data))
+    AS content_hash,
+  log_generation, log_partition, log_offset, log_index, appended_at
+FROM {database}.events;
 
 CREATE TABLE {database}.event_outcomes {on_cluster} (
   namespace LowCardinality(String),

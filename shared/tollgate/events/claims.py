@@ -6,14 +6,16 @@ the same log decides the same.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import md5
 
 import msgspec
 import numpy as np
 
-from tollgate.events.batch import CONFLICT, DEAD, DUPLICATE, STORED, Batch
+from tollgate.core.clock import us_from_datetime
+from tollgate.events.batch import CONFLICT, DEAD, DUPLICATE, STORED, Batch, Line
 from tollgate.events.dedupe import SeenKeys
 from tollgate.events.identity import same_json
-from tollgate.events.record import TIME_GIVEN
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
 _JSON = "application/json"
@@ -22,33 +24,22 @@ Key = tuple[str, str, str]
 PositionTuple = tuple[int, int, int, int]
 
 
-class Content(msgspec.Struct, frozen=True, gc=False):
-    """What an event says, time left out."""
-
-    type: str
-    subject: str
-    datacontenttype: str
-    dataschema: str
-    extensions: str
-    data: str
-
-
 class Claim(msgspec.Struct, frozen=True, gc=False):
     """An event that holds a key.
 
     Attributes:
         position: where it stands.
         appended_us: when its record was appended: the claim's start.
-        content_hash: 16 bytes.
+        content_hash: `content_hash` of its line.
         time_us: event time if the client gave it, else None.
-        event: its number in the batch; -1 if it was stored before.
+        line: its line, if it stands in the batch; None if it was stored before.
     """
 
     position: PositionTuple
     appended_us: int
     content_hash: bytes
     time_us: int | None
-    event: int
+    line: Line | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,36 +74,37 @@ def decide(batch: Batch, seen: SeenKeys, clickhouse: ClickHouse, window: Window)
     if not candidates:
         return
     claims = _stored_claims(clickhouse, batch, np.flatnonzero(known).tolist())
-    contents = _stored_contents(clickhouse, batch, candidates, claims)
-    for event in candidates:
-        _decide_one(batch, event, claims, contents, window)
+    contents = _stored_contents(clickhouse, candidates, claims)
+    for event, line in candidates.items():
+        _decide_one(batch, event, line, claims, contents, window)
 
 
-def _readable(batch: Batch, events: list[int]) -> list[int]:
+def _readable(batch: Batch, events: list[int]) -> dict[int, Line]:
     """Those that can be read; dead letters are left out, what can't be read becomes one."""
-    found = []
+    found = {}
     for event in events:
         if batch.outcome[event] == DEAD:
             continue
         try:
-            event_key(batch.lines[event], batch, event)
-            event_content(batch.lines[event], batch, event)
-        except (msgspec.DecodeError, ValueError, TypeError, IndexError) as problem:
+            line = batch.line(event)
+            time_us_of(line)
+        except (msgspec.DecodeError, ValueError) as problem:
             batch.bury(event, "unreadable_line", str(problem))
         else:
-            found.append(event)
+            found[event] = line
     return found
 
 
 def _decide_one(
     batch: Batch,
     event: int,
+    line: Line,
     claims: dict[Key, list[Claim]],
-    contents: dict[PositionTuple, Content],
+    contents: dict[PositionTuple, tuple[str, ...]],
     window: Window,
 ) -> None:
-    key, position = event_key(batch.lines[event], batch, event), batch.position(event)
-    mine = _claim_of(batch, event, position)
+    key, position = key_of(line), batch.position(event)
+    mine = Claim(position, batch.appended_us(event), content_hash(line), time_us_of(line), line)
     held = claims.setdefault(key, [])
     # A claim at or after this position is this event itself, read again after a crash, or its
     # future.
@@ -128,51 +120,59 @@ def _decide_one(
     if times_agree and claim.content_hash == mine.content_hash:
         batch.outcome[event] = DUPLICATE
         return
-    earlier = (
-        contents.get(claim.position)
-        if claim.event < 0
-        else event_content(batch.lines[claim.event], batch, claim.event)
-    )
-    same = times_agree and earlier is not None
-    if same and earlier is not None:
-        same = same_content(earlier, event_content(batch.lines[event], batch, event))
+    earlier = content_of(claim.line) if claim.line else contents.get(claim.position)
+    same = times_agree and earlier is not None and same_content(earlier, content_of(line))
     batch.outcome[event] = DUPLICATE if same else CONFLICT
 
 
-def _claim_of(batch: Batch, event: int, position: PositionTuple) -> Claim:
-    entry = batch.entries[event]
-    given = int(entry["flags"]) & TIME_GIVEN
-    return Claim(
-        position,
-        batch.appended_us(event),
-        entry["content"].tobytes(),
-        int(entry["time_us"]) if given else None,
-        event,
-    )
-
-
-def same_content(left: Content, right: Content) -> bool:
+def same_content(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
     """Whether two contents mean the same: JSON as values, an omitted media type is JSON."""
     return (
-        left.type == right.type
-        and left.subject == right.subject
-        and (left.datacontenttype or _JSON) == (right.datacontenttype or _JSON)
-        and left.dataschema == right.dataschema
-        and same_json(left.extensions, right.extensions)
-        and same_json(left.data, right.data)
+        left[:2] == right[:2]
+        and (left[2] or _JSON) == (right[2] or _JSON)
+        and left[3] == right[3]
+        and same_json(left[4], right[4])
+        and same_json(left[5], right[5])
     )
 
 
-def event_key(line: bytes, batch: Batch, event: int) -> Key:
-    """Namespace, source and id of a line."""
-    head = msgspec.json.decode(b"[" + line[: int(batch.entries["key_length"][event])] + b"]")
-    return head[0], head[1], head[2]
+def key_of(line: Line) -> Key:
+    """Namespace, source and id."""
+    return line.namespace, line.source, line.id
 
 
-def event_content(line: bytes, batch: Batch, event: int) -> Content:
-    """The content of a line."""
-    rest = msgspec.json.decode(b"[" + line[int(batch.entries["key_length"][event]) + 1 :])
-    return Content(*rest[:6])
+def content_of(line: Line) -> tuple[str, ...]:
+    """What an event says, time left out: the columns that `content_hash` is taken of."""
+    return (
+        line.type,
+        line.subject,
+        line.datacontenttype,
+        line.dataschema,
+        line.extensions,
+        line.data,
+    )
+
+
+def content_hash(line: Line) -> bytes:
+    """What the engine computes for `event_keys` (infra/migrations/clickhouse): MD5, NUL between.
+
+    Only the data may hold anything that a sender chose freely, and it stands last.
+    """
+    return md5("\0".join(content_of(line)).encode(), usedforsecurity=False).digest()
+
+
+def time_us_of(line: Line) -> int | None:
+    """The event time that the client gave, None if it gave none.
+
+    Raises:
+        ValueError: no time that ingest writes.
+    """
+    if not line.time_given:
+        return None
+    seconds, _, fraction = line.time.partition(".")
+    if seconds.isdigit():
+        return int(seconds) * 1_000_000 + int(fraction)
+    return us_from_datetime(datetime.fromisoformat(line.time).replace(tzinfo=UTC))
 
 
 def _stored_claims(
@@ -196,7 +196,7 @@ def _stored_claims(
                 row[7],
                 bytes.fromhex(row[8]),
                 row[9] if row[10] else None,
-                -1,
+                None,
             )
             if claim not in held:
                 held.append(claim)
@@ -206,15 +206,14 @@ def _stored_claims(
 
 
 def _stored_contents(
-    clickhouse: ClickHouse, batch: Batch, events: list[int], claims: dict[Key, list[Claim]]
-) -> dict[PositionTuple, Content]:
+    clickhouse: ClickHouse, candidates: dict[int, Line], claims: dict[Key, list[Claim]]
+) -> dict[PositionTuple, tuple[str, ...]]:
     """Contents of stored claims whose bytes differ from an event that wants the same key."""
     wanted: set[str] = set()
-    for event in events:
-        held = claims.get(event_key(batch.lines[event], batch, event), ())
-        mine = batch.entries["content"][event].tobytes()
-        if any(claim.content_hash != mine for claim in held):
-            wanted.add(batch.key_text(event))
+    for line in candidates.values():
+        held = claims.get(key_of(line))
+        if held and any(claim.content_hash != content_hash(line) for claim in held):
+            wanted.add(line.key_hash)
     if not wanted:
         return {}
     rows = clickhouse.query(
@@ -223,4 +222,4 @@ def _stored_contents(
         f" FROM {DATABASE}.events WHERE key_hash IN {{hashes:Array(UUID)}}",
         {"hashes": sorted(wanted)},
     )
-    return {(r[0], r[1], r[2], r[3]): Content(*r[4:]) for r in rows}
+    return {(r[0], r[1], r[2], r[3]): tuple(r[4:]) for r in rows}

@@ -6,6 +6,7 @@ Sources: CloudEvents 1.0.2 (attributes, JSON format); OpenMeter's contract (sche
 """
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import msgspec
 
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.times import EARLIEST_US, LATEST_US, parse_instant_us
-from tollgate.events.identity import content_hash, key_hash, key_prefix
+from tollgate.events.identity import key_hash, key_prefix
 from tollgate.events.numbers import exact_copy, may_be_inexact
 from tollgate.events.record import TIME_GIVEN, Encoded
 
@@ -23,7 +24,6 @@ _Attribute = Annotated[str, msgspec.Meta(min_length=1, max_length=ATTRIBUTE_LENG
 _NO_DATA = msgspec.Raw(b"")
 _JSON = "application/json"
 _DEEP_BYTES = 2 * DEPTH_MAX  # a value nested deeper has an opening and a closing byte per level
-_NO_COPY = b'""'
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -52,28 +52,18 @@ class Arrival:
         namespace: whose events these are.
         received_us: the one server time of the request, microseconds since the epoch.
         event_bytes_max: bound on one event as the log keeps it.
-        careful: the body holds something that needs a look at each event (escapes, numbers that
-            may be inexact).
+        prefix: of the text that a key's hash is taken of.
+        received_text: `received_us` as a line has it.
     """
 
-    __slots__ = (
-        "careful",
-        "event_bytes_max",
-        "namespace",
-        "prefix",
-        "received_text",
-        "received_us",
-    )
+    __slots__ = ("event_bytes_max", "namespace", "prefix", "received_text", "received_us")
 
-    def __init__(
-        self, *, namespace: str, received_us: int, event_bytes_max: int, careful: bool
-    ) -> None:
+    def __init__(self, *, namespace: str, received_us: int, event_bytes_max: int) -> None:
         self.namespace = namespace
         self.received_us = received_us
         self.event_bytes_max = event_bytes_max
-        self.careful = careful
         self.prefix = key_prefix(namespace)
-        self.received_text = _column_time(received_us)
+        self.received_text = column_time(received_us)
 
 
 _one = msgspec.json.Decoder(Envelope)
@@ -90,22 +80,118 @@ def decode_envelopes(body: bytes, batch: bool) -> list[Envelope]:
     return _many.decode(body) if batch else [_one.decode(body)]
 
 
-def needs_care(body: bytes) -> bool:
-    """Whether any event of the body needs the checks that most bodies can go without."""
-    return b"\\u" in body or may_be_inexact(body)
+def is_plain(body: bytes) -> bool:
+    """Whether every string of a JSON body reads as it is written: printable ASCII, no escapes.
+
+    Then texts can be put together as they are. Control characters other than these three make the
+    decoder refuse the body.
+    """
+    return (
+        body.isascii()
+        and b"\\" not in body
+        and b"\x7f" not in body
+        and b"\n" not in body
+        and b"\r" not in body
+        and b"\t" not in body
+    )
 
 
-def encode_plain(event: Envelope, arrival: Arrival) -> Encoded:
-    """Encodes an event that has no extensions.
+def encode_all(envelopes: Sequence[Envelope], arrival: Arrival, *, plain: bool) -> list[Encoded]:
+    """Encodes the events of a request that have no extensions.
+
+    Args:
+        envelopes: decoded from the body.
+        arrival: the request.
+        plain: `is_plain` of the body.
 
     Raises:
         NeedsCare: something is wrong or unusual; nothing was decided.
     """
-    data = bytes(event.data)
-    if data[:1] != b"{":
-        if data not in (b"", b"null"):
+    datas = [bytes(envelope.data) for envelope in envelopes]
+    careful = may_be_inexact(b" ".join(datas))
+    if plain and not careful:
+        return _encode_plain(envelopes, datas, arrival)
+    return [
+        encode(_checked(envelope, data), _object(data), arrival)
+        for envelope, data in zip(envelopes, datas, strict=True)
+    ]
+
+
+def _encode_plain(
+    envelopes: Sequence[Envelope], datas: Sequence[bytes], arrival: Arrival
+) -> list[Encoded]:
+    """The lines of `encode` without an encoder: nothing in them has to be escaped but quotes."""
+    prefix, received, most = arrival.prefix, arrival.received_text, arrival.event_bytes_max
+    head = f'"{arrival.namespace}","'
+    seconds = _seconds_of
+    encoded = []
+    for event, data in zip(envelopes, datas, strict=True):
+        time, source, event_id = event.time, event.source, event.id
+        if time is None:
+            moment, flags = received, 0
+        else:
+            second = seconds.get(time[:19])
+            fraction = time[20:-1]
+            if second is not None and time[19:] == "Z":
+                moment = second + ".000000"
+            elif (
+                second is not None
+                and time[19:20] == "."
+                and time[-1] == "Z"
+                and len(fraction) == 3
+                and fraction.isdigit()
+            ):
+                moment = f"{second}.{fraction}000"
+            else:
+                moment = _learn(time)
+            flags = TIME_GIVEN
+        if (
+            event.specversion != "1.0"
+            or (event.datacontenttype is not None and event.datacontenttype != _JSON)
+            or event.dataschema is not None
+            or (len(data) > _DEEP_BYTES and _nesting(data) > DEPTH_MAX)
+        ):
             raise NeedsCare
-        data = b""
+        hashed = key_hash(prefix, source, event_id)
+        text = str(_object(data), "ascii").replace('"', '\\"')
+        line = (
+            f'{head}{source}","{event_id}","{moment}",{flags},"{received}","{hashed.hex()}",'
+            f'"{event.type}","{event.subject}","{event.datacontenttype or ""}","","","{text}",""]\n'
+        ).encode()
+        if len(line) > most:
+            raise NeedsCare
+        encoded.append(Encoded(hashed, line))
+    return encoded
+
+
+# Seconds since the epoch by the first 19 characters of a time: events come close in time.
+_seconds_of: dict[str, str] = {}
+_SECONDS_MAX = 4096
+
+
+def _learn(time: str) -> str:
+    """The column's text of a time; keeps its second for the next event."""
+    moment = column_time(_time_us(time))
+    if time[-1] == "Z" and time[10:11] == "T" and time[17:19] != "60":
+        second, _, _ = moment.partition(".")
+        if second.isdigit():
+            if len(_seconds_of) >= _SECONDS_MAX:
+                _seconds_of.clear()
+            _seconds_of[time[:19]] = second
+    return moment
+
+
+def _object(data: bytes) -> bytes:
+    """The payload, b"" if there is none."""
+    if data[:1] == b"{":
+        return data
+    if data not in (b"", b"null"):
+        raise NeedsCare
+    return b""
+
+
+def _checked(event: Envelope, data: bytes) -> "Attributes":
+    """The context of an event that holds nothing to be named a fault."""
     if (
         event.specversion != "1.0"
         or not (event.datacontenttype is None or event.datacontenttype == _JSON)
@@ -113,22 +199,18 @@ def encode_plain(event: Envelope, arrival: Arrival) -> Encoded:
         or not (event.id.isprintable() and event.source.isprintable())
         or not (event.type.isprintable() and event.subject.isprintable())
         or (len(data) > _DEEP_BYTES and _nesting(data) > DEPTH_MAX)
-        or (arrival.careful and b"\\u" in data)
+        or b"\\u" in data
     ):
         raise NeedsCare
-    return encode(
-        Attributes(
-            id=event.id,
-            source=event.source,
-            type=event.type,
-            subject=event.subject,
-            time_us=None if event.time is None else _time_us(event.time),
-            datacontenttype=event.datacontenttype or "",
-            dataschema="",
-            extensions="",
-        ),
-        data,
-        arrival,
+    return Attributes(
+        id=event.id,
+        source=event.source,
+        type=event.type,
+        subject=event.subject,
+        time_us=None if event.time is None else _time_us(event.time),
+        datacontenttype=event.datacontenttype or "",
+        dataschema="",
+        extensions="",
     )
 
 
@@ -146,7 +228,7 @@ class Attributes(msgspec.Struct, frozen=True, gc=False):
 
 
 def encode(event: Attributes, data: bytes, arrival: Arrival) -> Encoded:
-    """Makes the log's form of a checked event: the only place that does.
+    """Makes the log's form of a checked event; `_encode_plain` makes the same of plain ones.
 
     Args:
         event: the context.
@@ -160,48 +242,32 @@ def encode(event: Attributes, data: bytes, arrival: Arrival) -> Encoded:
         # Before its numbers are looked at one by one.
         raise NeedsCare
     text = data.decode()
-    time_us = event.time_us
-    if time_us is None:
-        time_us, time_text, flags = arrival.received_us, arrival.received_text, 0
+    if event.time_us is None:
+        moment, flags = arrival.received_text, 0
     else:
-        time_text, flags = _column_time(time_us), TIME_GIVEN
-    hashed = key_hash(arrival.prefix, event.source.encode(), event.id.encode())
-    head = _line(
+        moment, flags = column_time(event.time_us), TIME_GIVEN
+    hashed = key_hash(arrival.prefix, event.source, event.id)
+    line = _line(
         (
             arrival.namespace,
             event.source,
             event.id,
-            time_text,
+            moment,
             flags,
             arrival.received_text,
             hashed.hex(),
-        )
-    )
-    content = _line(
-        (
             event.type,
             event.subject,
             event.datacontenttype,
             event.dataschema,
             event.extensions,
             text,
+            exact_copy(text) if may_be_inexact(data) else "",
         )
     )
-    exact = _NO_COPY
-    if arrival.careful and may_be_inexact(data):
-        exact = _line(exact_copy(text))
-    line = b"%b,%b,%b]\n" % (head[1:-1], content[1:-1], exact)
     if len(line) > arrival.event_bytes_max:
         raise NeedsCare
-    return Encoded(
-        hashed,
-        content_hash(content),
-        time_us,
-        arrival.received_us,
-        flags,
-        len(head) - 2,
-        line,
-    )
+    return Encoded(hashed, line[1:] + b"\n")
 
 
 def _time_us(text: str) -> int:
@@ -211,7 +277,8 @@ def _time_us(text: str) -> int:
         raise NeedsCare from None
 
 
-def _column_time(microseconds: int) -> str:
+def column_time(microseconds: int) -> str:
+    """An instant as a line has it: decimal seconds since the epoch, or before 1970 a date."""
     if 0 <= microseconds <= LATEST_US:
         return f"{microseconds // 1_000_000}.{microseconds % 1_000_000:06d}"
     assert microseconds >= EARLIEST_US

@@ -9,10 +9,11 @@ import logging
 from collections.abc import Sequence
 
 from tollgate.core.errors import Transient
-from tollgate.events.record import Encoded, encode_record
+from tollgate.events.record import EVENT_BYTES, RECORD_BYTES, REQUEST_BYTES, Group, encode_record
 from tollgate.platform.event_log import EventLog
 
 _log = logging.getLogger(__name__)
+BEHIND = "the event log is behind; nothing of this request was stored"
 
 
 class Flusher:
@@ -26,25 +27,29 @@ class Flusher:
         self._record_bytes_max = record_bytes_max
         self._pending_bytes_max = pending_bytes_max
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[tuple[str, Sequence[Encoded], asyncio.Future[int]]] = []
+        self._waiting: list[tuple[Group, asyncio.Future[int]]] = []
         self._flying: list[asyncio.Future[int]] = []
         self._scheduled = False
         self.pending_bytes = 0
         self._flying_bytes = 0
         self.flushes = 0
 
-    def append(self, namespace: str, events: Sequence[Encoded]) -> asyncio.Future[int]:
+    def has_room(self, size: int) -> bool:
+        """Whether so many more bytes may wait; a queue that is empty takes any size."""
+        return not self.pending_bytes or self.pending_bytes + size <= self._pending_bytes_max
+
+    def append(self, group: Group) -> asyncio.Future[int]:
         """Queues events; the future gives the offset of the last record once all are on disk.
 
         Raises:
             Transient: too much waits already; nothing was queued.
         """
-        size = sum(event.size for event in events)
-        if self.pending_bytes + size > self._pending_bytes_max and self.pending_bytes:
-            raise Transient("the event log is behind; nothing of this request was stored")
+        size = group.size
+        if not self.has_room(size):
+            raise Transient(BEHIND)
         self.pending_bytes += size
         future: asyncio.Future[int] = self._loop.create_future()
-        self._waiting.append((namespace, events, future))
+        self._waiting.append((group, future))
         if not self._scheduled and not self._flying:
             # Every request of this turn of the loop shares the record.
             self._scheduled = True
@@ -56,14 +61,19 @@ class Flusher:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        self._flying = [future for _, _, future in waiting]
+        self._flying = [future for _, future in waiting]
         self._flying_bytes = self.pending_bytes
         self.flushes += 1
-        groups = [(namespace, events) for namespace, events, _ in waiting]
-        whole = self.pending_bytes <= self._record_bytes_max
-        records = [groups] if whole else pack(groups, self._record_bytes_max)
-        values = [encode_record(record) for record in records]
-        self._log.submit(self._partition, values, self._answered)
+        groups = [group for group, _ in waiting]
+        whole = self.pending_bytes + RECORD_BYTES <= self._record_bytes_max
+        try:
+            records = [groups] if whole else pack(groups, self._record_bytes_max)
+            values = [encode_record(record) for record in records]
+            self._log.submit(self._partition, values, self._answered)
+        except Exception as problem:  # noqa: BLE001 -- whoever waits must get an answer
+            _log.exception("a flush failed")
+            outcome = Transient(f"the events could not be given to the log: {problem!r}")
+            self._loop.call_soon(self._settle, outcome)
 
     def _answered(self, outcome: int | Exception) -> None:
         """Called from the log's thread."""
@@ -88,23 +98,27 @@ class Flusher:
     async def drain(self) -> None:
         """Waits until nothing is queued or on its way."""
         while self._flying or self._waiting:
-            await asyncio.wait(self._flying or [f for _, _, f in self._waiting])
+            await asyncio.wait(self._flying or [f for _, f in self._waiting])
 
 
-def pack(
-    groups: Sequence[tuple[str, Sequence[Encoded]]], bytes_max: int
-) -> list[list[tuple[str, Sequence[Encoded]]]]:
+def pack(groups: Sequence[Group], bytes_max: int) -> list[list[Group]]:
     """Splits events, in order, into records of at most `bytes_max`; a larger event stands alone."""
-    records: list[list[tuple[str, Sequence[Encoded]]]] = [[]]
-    room = bytes_max
-    for namespace, events in groups:
+    records: list[list[Group]] = [[]]
+    room = bytes_max - RECORD_BYTES
+    for group in groups:
         start = 0
-        for at, event in enumerate(events):
-            if event.size > room and (start < at or records[-1]):
+        room -= REQUEST_BYTES
+        for at, event in enumerate(group.events):
+            size = EVENT_BYTES + len(event.line)
+            if size > room and (start < at or records[-1]):
                 if start < at:
-                    records[-1].append((namespace, events[start:at]))
+                    records[-1].append(_part(group, start, at))
                 records.append([])
-                start, room = at, bytes_max
-            room -= event.size
-        records[-1].append((namespace, events[start:]))
+                start, room = at, bytes_max - RECORD_BYTES - REQUEST_BYTES
+            room -= size
+        records[-1].append(_part(group, start, len(group.events)))
     return records
+
+
+def _part(group: Group, start: int, end: int) -> Group:
+    return Group(group.namespace, group.received_us, group.events[start:end])

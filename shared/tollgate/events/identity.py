@@ -1,8 +1,7 @@
 """Who an event is, and whether two of them say the same.
 
-Identity is (namespace, source, id), length-prefixed, so that no two keys share a text. Both hashes
-are XXH3-128 with a fixed seed (https://xxhash.com): they only find candidates, the full key and
-the full content decide.
+Identity is (namespace, source, id), length-prefixed, so that no two keys share a text. Its hash is
+XXH3-128 with a fixed seed (https://xxhash.com): it only finds candidates, the full key decides.
 """
 
 import json
@@ -11,33 +10,23 @@ from decimal import Decimal, InvalidOperation
 from xxhash import xxh3_128_digest
 
 _KEY_SEED = 0x746F_6C6C_6B65_7931
-_CONTENT_SEED = 0x746F_6C6C_636F_6E31
 
 
-def key_prefix(namespace: str) -> bytes:
+def key_prefix(namespace: str) -> str:
     """The part of a key's text that all events of a namespace share."""
-    encoded = namespace.encode()
-    return b"%d:%b" % (len(encoded), encoded)
+    return f"{len(namespace.encode())}:{namespace}"
 
 
-def key_hash(prefix: bytes, source: bytes, event_id: bytes) -> bytes:
+def key_hash(prefix: str, source: str, event_id: str) -> bytes:
     """16 bytes that stand for an event key; equal keys give equal bytes.
 
     Args:
         prefix: `key_prefix` of the namespace.
-        source: UTF-8.
-        event_id: UTF-8.
+        source: its length in UTF-8 goes into the text.
+        event_id: the rest.
     """
-    return xxh3_128_digest(b"%b%d:%b%b" % (prefix, len(source), source, event_id), _KEY_SEED)
-
-
-def content_hash(content: bytes) -> bytes:
-    """16 bytes that stand for an event's content as sent, time left out.
-
-    Args:
-        content: JSON array text of type, subject, datacontenttype, dataschema, extensions, data.
-    """
-    return xxh3_128_digest(content, _CONTENT_SEED)
+    length = len(source) if source.isascii() else len(source.encode())
+    return xxh3_128_digest(f"{prefix}{length}:{source}{event_id}".encode(), _KEY_SEED)
 
 
 def partition_of(hashed_key: bytes, partitions: int) -> int:

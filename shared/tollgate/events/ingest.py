@@ -14,8 +14,8 @@ from tollgate.events.event import (
     Arrival,
     NeedsCare,
     decode_envelopes,
-    encode_plain,
-    needs_care,
+    encode_all,
+    is_plain,
 )
 from tollgate.events.faults import (
     Outcome,
@@ -24,10 +24,10 @@ from tollgate.events.faults import (
     read_event,
     split_batch,
 )
-from tollgate.events.flush import Flusher
+from tollgate.events.flush import BEHIND, Flusher
 from tollgate.events.identity import partition_of
 from tollgate.events.position import Token
-from tollgate.events.record import Encoded
+from tollgate.events.record import EVENT_BYTES, RECORD_BYTES, REQUEST_BYTES, Encoded, Group
 from tollgate.platform.event_log import EventLog
 
 _BATCH = "application/cloudevents-batch+json"
@@ -122,15 +122,16 @@ class Ingest:
         if batch and _is_crowded(body, most) and has_more_events(body, most):
             # Before they are taken apart: 16 MiB of `[0,0,...` would become a gigabyte of objects.
             raise self._too_many(f"more than {most}")
-        arrival = self._arrival(namespace, needs_care(body))
-        if not body.isascii():
+        arrival = self._arrival(namespace)
+        plain = is_plain(body)
+        if not plain and not body.isascii():
             _check_utf8(body)
         outcomes: Sequence[Outcome] = ()
         raws: Sequence[bytes] = ()
         try:
             envelopes = decode_envelopes(body, batch)
             if len(envelopes) <= most:
-                outcomes = [encode_plain(envelope, arrival) for envelope in envelopes]
+                outcomes = encode_all(envelopes, arrival, plain=plain)
             count = len(envelopes)
         except (msgspec.DecodeError, NeedsCare, RecursionError):
             raws = split_batch(body) if batch else [body]
@@ -142,7 +143,7 @@ class Ingest:
                 ]
         if count > most:
             raise self._too_many(str(count))
-        accepted = await self._store(namespace, outcomes, partial=partial)
+        accepted = await self._store(arrival, outcomes, partial=partial)
         if accepted.rejected:
             indexes = {fault.index or 0 for fault in accepted.rejected}
             return replace(accepted, rejected_ids={i: event_id(raws[i]) for i in indexes})
@@ -176,20 +177,20 @@ class Ingest:
                 fault = Fault(field="data", code="invalid_json", message=f"is not JSON: {problem}")
                 raise InvalidInput((fault,)) from None
         raw = msgspec.json.encode(members)
-        arrival = self._arrival(namespace, careful=needs_care(raw))
-        return await self._store(namespace, [read_event(raw, arrival, None)], partial=False)
+        arrival = self._arrival(namespace)
+        return await self._store(arrival, [read_event(raw, arrival, None)], partial=False)
 
     async def drain(self) -> None:
         """Waits for what is on its way to the log."""
         for flusher in self._flushers:
             await flusher.drain()
 
-    def _arrival(self, namespace: str, careful: bool) -> Arrival:
+    def _arrival(self, namespace: str) -> Arrival:
+        room = self._limits.record_bytes_max - RECORD_BYTES - REQUEST_BYTES - EVENT_BYTES
         return Arrival(
             namespace=namespace,
             received_us=self._clock.now_us(),
-            event_bytes_max=min(self._limits.event_bytes_max, self._limits.record_bytes_max),
-            careful=careful,
+            event_bytes_max=min(self._limits.event_bytes_max, max(1, room)),
         )
 
     def _too_many(self, count: str) -> TooLarge:
@@ -199,13 +200,15 @@ class Ingest:
         )
 
     async def _store(
-        self, namespace: str, outcomes: Sequence[Outcome], *, partial: bool
+        self, arrival: Arrival, outcomes: Sequence[Outcome], *, partial: bool
     ) -> Accepted:
         events = [o for o in outcomes if isinstance(o, Encoded)]
-        faults = tuple(f for o in outcomes if not isinstance(o, Encoded) for f in o)
-        self.rejected += len(outcomes) - len(events)
-        if faults and not partial:
-            raise InvalidInput(faults)
+        faults: tuple[Fault, ...] = ()
+        if len(events) != len(outcomes):
+            faults = tuple(f for o in outcomes if not isinstance(o, Encoded) for f in o)
+            self.rejected += len(outcomes) - len(events)
+            if not partial:
+                raise InvalidInput(faults)
         if not events:
             return Accepted(count=0, token=None, rejected=faults)
         if self._log.backlog_bytes() > self._limits.log_bytes_max:
@@ -213,20 +216,26 @@ class Ingest:
                 "loading is behind and the event log is full; nothing of this request was stored",
                 retry_after_seconds=_BACKLOG_RETRY_SECONDS,
             )
-        offsets = await self._append(namespace, events)
+        offsets = await self._append(arrival, events)
         self.accepted += len(events)
         token = Token(generation=self._log.generation, offsets=offsets)
         return Accepted(count=len(events), token=token, rejected=faults)
 
-    async def _append(self, namespace: str, events: Sequence[Encoded]) -> dict[int, int]:
+    async def _append(self, arrival: Arrival, events: Sequence[Encoded]) -> dict[int, int]:
+        namespace, received_us = arrival.namespace, arrival.received_us
         partitions = len(self._flushers)
         if partitions == 1:
-            return {0: await self._flushers[0].append(namespace, events)}
+            group = Group(namespace, received_us, events)
+            return {0: await self._flushers[0].append(group)}
         split: dict[int, list[Encoded]] = {}
         for event in events:
             split.setdefault(partition_of(event.key_hash, partitions), []).append(event)
-        futures = {p: self._flushers[p].append(namespace, group) for p, group in split.items()}
-        await asyncio.gather(*futures.values())
+        groups = {p: Group(namespace, received_us, part) for p, part in split.items()}
+        if not all(self._flushers[p].has_room(group.size) for p, group in groups.items()):
+            # Before any of them is queued: the answer says that nothing was stored.
+            raise Transient(BEHIND)
+        futures = {p: self._flushers[p].append(group) for p, group in groups.items()}
+        await asyncio.wait(futures.values())
         return {p: future.result() for p, future in futures.items()}
 
 

@@ -140,7 +140,7 @@ def find_event(clickhouse: ClickHouse, namespace: str, source: str, event_id: st
     # No event has control characters in its key, and not every driver carries them unharmed.
     if not (_is_plain(source) and _is_plain(event_id)):
         raise _unknown()
-    hashed = key_hash(key_prefix(namespace), source.encode(), event_id.encode())
+    hashed = key_hash(key_prefix(namespace), source, event_id)
     key = {"namespace": namespace, "key": hashed.hex(), "source": source, "id": event_id}
     stored = clickhouse.query(
         f"SELECT {_STORED_COLUMNS} FROM {DATABASE}.events WHERE {_OF_KEY}"

@@ -1,8 +1,8 @@
 """Use case: move records from the log into ClickHouse, each event counted once.
 
-Order of writes: events, event_keys, outcomes, ledger; then the log may forget. Every row carries
-its position and every decision depends only on the log before it, so whatever is written twice (a
-crash between two writes, a second loader) is the same row twice and counts once.
+Order of writes: events and, by a view, their keys; outcomes; ledger; then the log may forget. Every
+row carries its position and every decision depends only on the log before it, so whatever is
+written twice (a crash between two writes, a second loader) is the same row twice and counts once.
 """
 
 import logging
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 import numpy as np
+import numpy.typing as npt
 
 from tollgate.core.clock import Clock
 from tollgate.core.errors import PermanentFault, TollgateError
@@ -19,9 +20,8 @@ from tollgate.events.batch import DEAD, OUTCOMES, STORED, Batch, open_batch
 from tollgate.events.claims import Window, decide
 from tollgate.events.dedupe import SeenKeys
 from tollgate.events.ledger import Frontier, read_frontier
-from tollgate.events.record import PREAMBLE
+from tollgate.events.record import events_in
 from tollgate.events.rows import (
-    CLAIM_COLUMNS,
     EVENT_COLUMNS,
     LEDGER_COLUMNS,
     OUTCOME_COLUMNS,
@@ -218,7 +218,7 @@ class Loader:
         while True:
             while self._held:
                 record = self._held[0]
-                count = _events_of(record)
+                count = events_in(record.value)
                 if batch and (
                     events + count > self._limits.events_max
                     or size + len(record.value) > _BATCH_BYTES_MAX
@@ -257,7 +257,7 @@ class Loader:
             # A dead letter claims no key, in whichever batch it came: decide again without it.
             decide(batch, self._seen, self._clickhouse, Window(us=self._limits.window_us))
             stored = batch.outcome == STORED
-            self._write_events(batch, np.flatnonzero(stored & ~written).tolist())
+            self._write_events(batch, stored & ~written)
             written |= stored
         others = outcome_rows(batch)
         if others:
@@ -266,28 +266,27 @@ class Loader:
         self._note(batch, monotonic() - began)
         return batch
 
-    def _write_events(self, batch: Batch, events: list[int]) -> None:
-        """Writes events and keys; rows that the engine can't read become dead letters."""
-        if not events:
+    def _write_events(self, batch: Batch, chosen: npt.NDArray[np.bool_]) -> None:
+        """Writes events and, by the engine's view, keys; unreadable rows become dead letters."""
+        if not chosen.any():
             return
-        rows, keys = event_rows(batch, events)
         try:
-            self._clickhouse.insert("events", EVENT_COLUMNS, rows)
+            self._clickhouse.insert("events", EVENT_COLUMNS, b"".join(event_rows(batch, chosen)))
         except BadRows as problem:
+            events = np.flatnonzero(chosen)
             if len(events) == 1:
-                batch.bury(events[0], "unreadable_row", problem.detail)
-                _log.error("dead letter", extra={"position": batch.position(events[0])})
+                batch.bury(int(events[0]), "unreadable_row", problem.detail)
+                _log.error("dead letter", extra={"position": batch.position(int(events[0]))})
                 if np.count_nonzero(batch.outcome == DEAD) > _DEAD_LETTERS_MAX:
                     raise PermanentFault(
                         f"ClickHouse can't read more than {_DEAD_LETTERS_MAX} rows of one batch; "
                         f"nothing more is loaded before a person has looked: {problem.detail}"
                     ) from problem
                 return
-            middle = len(events) // 2
-            self._write_events(batch, events[:middle])
-            self._write_events(batch, events[middle:])
-            return
-        self._clickhouse.insert("event_keys", CLAIM_COLUMNS, keys)
+            middle = int(events[len(events) // 2])
+            before = np.arange(len(chosen)) < middle
+            self._write_events(batch, chosen & before)
+            self._write_events(batch, chosen & ~before)
 
     def _note(self, batch: Batch, seconds: float) -> None:  # tidy: allow-float -- time spent
         last = batch.records[-1]
@@ -328,9 +327,3 @@ class Loader:
                 {"partition": str(partition)},
             )
         self._day = before // DAY_US
-
-
-def _events_of(record: StoredRecord) -> int:
-    if len(record.value) < PREAMBLE.size:
-        return 1
-    return max(1, int(PREAMBLE.unpack_from(record.value)[3]))

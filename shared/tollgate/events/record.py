@@ -1,29 +1,30 @@
 """The log's record: what ingest writes once and the loader slices.
 
-Layout of version 1, little endian::
+Layout of version 2, little endian::
 
-    magic "TG" | version u8 | flags u8 | events u32 | checksum u64 (XXH3-64 of all that follows)
+    magic "TG" | version u8 | flags u8 | events u32 | checksum u64 (XXH3-64 of all but itself)
     namespaces u16 | per namespace: length u16, UTF-8
-    events x 64 bytes:
-        key hash 16 | content hash 16 | event time i64 us | received i64 us | line length u32
-        | key length u32 | namespace index u16 | flags u16 (bit 0: the client gave the time) | pad 4
-    lines: each a JSON array without its opening bracket, ended by a newline
+    requests u32 | per request: received i64 us | events u32 | namespace index u16 | pad 2
+    per event: key hash, 16 bytes
+    per event a line: its index in the record and the rest of a JSON array, ended by a newline
 
-The loader puts `[generation,partition,offset,index,"appended",` before a line, and it is a row of
-ClickHouse's JSONCompactEachRow for the columns of `LINE_COLUMNS`. The first `key length` bytes of a
-line hold the columns of `KEY_COLUMNS`, and make a row of `event_keys` in the same way.
+The loader puts `[generation,partition,offset,"appended",` before each line, and it is a row of
+ClickHouse's JSONCompactEachRow for the columns of `LINE_COLUMNS`. JSON escapes newlines, so the
+only ones in a record's lines are their ends.
 """
 
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import msgspec
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64
 
-VERSION = 1
+VERSION = 2
 TIME_GIVEN = 1
 LINE_COLUMNS = (
+    "log_index",
     "namespace",
     "source",
     "id",
@@ -40,29 +41,48 @@ LINE_COLUMNS = (
     "data_exact",
 )
 """Columns of `events` that a line carries, in order."""
-KEY_COLUMNS = LINE_COLUMNS[:7]
 
-PREAMBLE = struct.Struct("<2sBBIQ")
-ENTRY = struct.Struct("<16s16sqqIIHH4x")
+PREAMBLE = struct.Struct("<2sBBI")
+CHECKSUM = struct.Struct("<Q")
+REQUEST = struct.Struct("<qIH2x")
+KEY_BYTES = 16
+EVENT_BYTES = KEY_BYTES + 8
+"""What an event takes in a record beside its line: its key hash and up to 8 digits of its index."""
+REQUEST_BYTES = REQUEST.size + 66
+"""What a request takes at most, with a namespace of its own."""
+RECORD_BYTES = PREAMBLE.size + CHECKSUM.size + 2 + 4
+"""What any record takes."""
 _MAGIC = b"TG"
 _U16 = struct.Struct("<H")
+_U32 = struct.Struct("<I")
+_indexes = [b"%d," % index for index in range(1024)]
 
 
 class Encoded(msgspec.Struct, frozen=True, gc=False):
-    """One event as the log keeps it. The record adds the namespace index."""
+    """One event as the log keeps it; `line` lacks the index, which the record adds."""
 
     key_hash: bytes
-    content_hash: bytes
-    time_us: int
-    received_us: int
-    flags: int
-    key_length: int
     line: bytes
+
+
+class Group(msgspec.Struct, frozen=True, gc=False):
+    """Events of one request, in order.
+
+    Attributes:
+        namespace: whose they are.
+        received_us: the request's server time.
+        events: as encoded.
+    """
+
+    namespace: str
+    received_us: int
+    events: Sequence[Encoded]
 
     @property
     def size(self) -> int:
-        """Bytes that the event takes in a record."""
-        return ENTRY.size + len(self.line)
+        """Most bytes that the group takes in a record."""
+        lines = sum([len(event.line) for event in self.events])
+        return REQUEST_BYTES + EVENT_BYTES * len(self.events) + lines
 
 
 class CorruptRecord(Exception):
@@ -73,87 +93,126 @@ class CorruptRecord(Exception):
         self.code = code
 
 
+class UnknownVersion(Exception):
+    """A record of a later version: nothing is wrong with it, this reader is too old."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """A record taken apart, its lines still in one piece.
 
     Attributes:
         count: number of events.
-        namespaces: names, in the order that entries refer to.
-        entries: `count` entries of `ENTRY`, packed.
+        namespaces: names, in the order that requests refer to.
+        requests: of each, its server time in microseconds, count of events, and namespace index.
+        keys: `count` key hashes of 16 bytes.
         lines: all lines, each ended by a newline.
     """
 
     count: int
     namespaces: tuple[str, ...]
-    entries: memoryview
-    lines: memoryview
+    requests: tuple[tuple[int, int, int], ...]
+    keys: memoryview
+    lines: bytes
 
 
-def encode_record(groups: Sequence[tuple[str, Sequence[Encoded]]]) -> bytes:
-    """Packs events of one or more namespaces into one record, in the order given."""
+def encode_record(groups: Sequence[Group]) -> bytes:
+    """Packs the events of one or more requests into one record, in the order given."""
     names: dict[str, int] = {}
-    entries: list[bytes] = []
+    requests: list[bytes] = []
+    keys: list[bytes] = []
     lines: list[bytes] = []
-    pack = ENTRY.pack
-    for namespace, events in groups:
-        index = names.setdefault(namespace, len(names))
-        for e in events:
-            line = e.line
-            entries.append(
-                pack(
-                    e.key_hash,
-                    e.content_hash,
-                    e.time_us,
-                    e.received_us,
-                    len(line),
-                    e.key_length,
-                    index,
-                    e.flags,
-                )
-            )
-            lines.append(line)
-    head = [_U16.pack(len(names))]
+    for group in groups:
+        index = names.setdefault(group.namespace, len(names))
+        requests.append(REQUEST.pack(group.received_us, len(group.events), index))
+        keys += [event.key_hash for event in group.events]
+        lines += [event.line for event in group.events]
+    while len(_indexes) < len(lines):
+        _indexes.append(b"%d," % len(_indexes))
+    named: list[bytes] = []
     for name in names:
         encoded = name.encode()
-        head += (_U16.pack(len(encoded)), encoded)
-    body = b"".join((*head, *entries, *lines))
-    return PREAMBLE.pack(_MAGIC, VERSION, 0, len(entries), xxh3_64_intdigest(body)) + body
+        named += (_U16.pack(len(encoded)), encoded)
+    body = b"".join(
+        chain(
+            (_U16.pack(len(names)), *named, _U32.pack(len(requests))),
+            requests,
+            keys,
+            chain.from_iterable(zip(_indexes, lines, strict=False)),
+        )
+    )
+    head = PREAMBLE.pack(_MAGIC, VERSION, 0, len(lines))
+    return b"".join((head, CHECKSUM.pack(_checksum(head, body)), body))
+
+
+def _checksum(head: bytes | memoryview, body: bytes | memoryview) -> int:
+    hasher = xxh3_64(head)
+    hasher.update(body)
+    return hasher.intdigest()
+
+
+def events_in(data: bytes) -> int:
+    """How many events a record says that it holds; 1 for what is no record."""
+    if len(data) < PREAMBLE.size + CHECKSUM.size or data[:2] != _MAGIC:
+        return 1
+    return max(1, int(PREAMBLE.unpack_from(data)[3]))
 
 
 def decode_record(data: bytes) -> Record:
     """Takes a record apart.
 
     Raises:
-        CorruptRecord: wrong magic, unknown version, checksum or lengths that do not fit.
+        CorruptRecord: wrong magic, checksum or lengths that do not fit.
+        UnknownVersion: written by a later release.
     """
-    if len(data) < PREAMBLE.size:
+    first = PREAMBLE.size + CHECKSUM.size
+    if len(data) < first:
         raise CorruptRecord("too_short", f"{len(data)} bytes are no record")
-    magic, version, _flags, count, checksum = PREAMBLE.unpack_from(data)
+    magic, version, _flags, count = PREAMBLE.unpack_from(data)
     if magic != _MAGIC:
         raise CorruptRecord("not_a_record", "the bytes do not begin with TG")
-    if version != VERSION:
-        raise CorruptRecord("unknown_version", f"record version {version}, known is {VERSION}")
     view = memoryview(data)
-    if xxh3_64_intdigest(view[PREAMBLE.size :]) != checksum:
+    (checksum,) = CHECKSUM.unpack_from(data, PREAMBLE.size)
+    if _checksum(view[: PREAMBLE.size], view[first:]) != checksum:
         raise CorruptRecord("checksum", "the checksum does not fit the bytes")
-    at = PREAMBLE.size
-    namespaces = []
+    if version != VERSION:
+        raise UnknownVersion(
+            f"a record of version {version}; this loader reads version {VERSION}: run the release "
+            "that wrote it, or a later one"
+        )
     try:
-        (named,) = _U16.unpack_from(view, at)
-        at += 2
-        for _ in range(named):
-            (length,) = _U16.unpack_from(view, at)
-            namespaces.append(str(view[at + 2 : at + 2 + length], "utf-8"))
-            at += 2 + length
+        return _decode_body(data, first, count)
     except (struct.error, UnicodeDecodeError) as problem:
-        raise CorruptRecord("lengths", f"the namespaces can't be read: {problem}") from problem
-    end = at + count * ENTRY.size
-    if not count or end > len(view):
+        raise CorruptRecord("lengths", f"the head can't be read: {problem}") from problem
+
+
+def _decode_body(data: bytes, at: int, count: int) -> Record:
+    view = memoryview(data)
+    namespaces = []
+    (named,) = _U16.unpack_from(view, at)
+    at += 2
+    for _ in range(named):
+        (length,) = _U16.unpack_from(view, at)
+        namespaces.append(str(view[at + 2 : at + 2 + length], "utf-8"))
+        at += 2 + length
+    (asked,) = _U32.unpack_from(view, at)
+    at += 4
+    end = at + asked * REQUEST.size
+    if end > len(view):
+        raise CorruptRecord("lengths", f"{asked} requests in {len(data)} bytes")
+    requests = tuple(REQUEST.iter_unpack(view[at:end]))
+    lines = end + count * KEY_BYTES
+    if not count or lines > len(view) or sum(n for _, n, _ in requests) != count:
         raise CorruptRecord("lengths", f"{count} events in {len(data)} bytes")
+    if any(name >= named for _, _, name in requests):
+        raise CorruptRecord("lengths", "a request names no namespace of the record")
+    text = data[lines:]
+    if text[-1:] != b"\n" or text.count(b"\n") != count:
+        raise CorruptRecord("lengths", f"{text.count(10)} lines for {count} events")
     return Record(
         count=count,
         namespaces=tuple(namespaces),
-        entries=view[at:end],
-        lines=view[end:],
+        requests=requests,
+        keys=view[end:lines],
+        lines=text,
     )

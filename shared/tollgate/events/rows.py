@@ -1,22 +1,25 @@
 """Rows of a decided batch, as JSONCompactEachRow bytes for each table."""
 
 import base64
-from collections.abc import Iterable
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.times import format_instant
-from tollgate.events.batch import CONFLICT, DEAD, OUTCOMES, Batch
-from tollgate.events.claims import event_content, event_key
-from tollgate.events.record import KEY_COLUMNS, LINE_COLUMNS
+from tollgate.events.batch import CONFLICT, DEAD, OUTCOMES, Batch, Line
+from tollgate.events.claims import time_us_of
+from tollgate.events.record import LINE_COLUMNS
+from tollgate.platform.event_log import StoredRecord
 
-_POSITION = ("log_generation", "log_partition", "log_offset", "log_index", "appended_at")
-EVENT_COLUMNS = (*_POSITION, *LINE_COLUMNS)
-CLAIM_COLUMNS = (*_POSITION, "content_hash", *KEY_COLUMNS)
+EVENT_COLUMNS = ("log_generation", "log_partition", "log_offset", "appended_at", *LINE_COLUMNS)
 OUTCOME_COLUMNS = (
-    *_POSITION,
+    "log_generation",
+    "log_partition",
+    "log_offset",
+    "log_index",
+    "appended_at",
     "namespace",
     "outcome",
     "source",
@@ -52,33 +55,31 @@ def instant_text(microseconds: int) -> str:
     return f"{microseconds // 1_000_000}.{microseconds % 1_000_000:06d}"
 
 
-def _prefixes(batch: Batch) -> list[bytes]:
-    """For each record the part of a row before the index, and after it."""
-    return [
-        b"[%d,%d,%d," % (batch.generation, batch.partition, record.offset)
-        for record in batch.records
-    ]
+def event_rows(batch: Batch, chosen: npt.NDArray[np.bool_]) -> list[bytes]:
+    """Rows of `events` for the chosen ones, in pieces.
 
-
-def event_rows(batch: Batch, events: Iterable[int]) -> tuple[bytes, bytes]:
-    """Rows of `events` and of `event_keys` for the given events."""
-    before = _prefixes(batch)
-    after = [b',"%b",' % instant_text(record.appended_us).encode() for record in batch.records]
-    record_of, index = batch.record_of.tolist(), batch.index.tolist()
-    key_lengths = batch.entries["key_length"].tolist()
-    contents = batch.entries["content"].tobytes().hex().encode()
-    lines = batch.lines
-    rows, claims = [], []
-    for event in events:
-        record, line = record_of[event], lines[event]
-        head = b"%b%d%b" % (before[record], index[event], after[record])
-        rows.append(head)
-        rows.append(line)
-        claims.append(
-            b'%b"%b",%b]\n'
-            % (head, contents[event * 32 : event * 32 + 32], line[: key_lengths[event]])
+    Lines next to each other go through one `replace`, so the work is by record, not by event.
+    """
+    rows: list[bytes] = []
+    edges = np.diff(chosen.astype(np.int8), prepend=0, append=0)
+    # A run ends where a record ends, too.
+    firsts = np.array([place.first for place in batch.places], np.int64)
+    begin = np.union1d(np.flatnonzero(edges == 1), firsts[chosen[firsts]])
+    stop = np.append(begin[1:], len(chosen))
+    cut = np.flatnonzero(edges == -1)
+    end = np.minimum(stop, cut[np.searchsorted(cut, begin, side="right")])
+    ends = batch.ends[end - 1].tolist()
+    starts = batch.starts[begin].tolist()
+    for place_number, start, last in zip(batch.place_of[begin].tolist(), starts, ends, strict=True):
+        place = batch.places[place_number]
+        prefix = b'[%d,%d,%d,"%b",' % (
+            batch.generation,
+            batch.partition,
+            place.record.offset,
+            instant_text(place.record.appended_us).encode(),
         )
-    return b"".join(rows), b"".join(claims)
+        rows += (prefix, place.text[start:last].replace(b"\n", b"\n" + prefix), b"\n")
+    return rows
 
 
 def outcome_rows(batch: Batch) -> bytes:
@@ -106,7 +107,7 @@ def outcome_rows(batch: Batch) -> bytes:
                 detail,
                 kept if outcome in (CONFLICT, DEAD) else "",
                 *first,
-                instant_text(int(batch.entries["received_us"][event])),
+                instant_text(int(batch.received_us[event])),
             )
         )
     for corrupt in batch.corrupt:
@@ -120,35 +121,33 @@ def outcome_rows(batch: Batch) -> bytes:
 
 def _kept(batch: Batch, event: int) -> tuple[str, str, str, str]:
     """Namespace, source, id and CloudEvent of an event; of a line that can't be read its text."""
-    line = batch.lines[event]
     try:
-        return *event_key(line, batch, event), _event_json(batch, event)
-    except (msgspec.DecodeError, ValueError, TypeError, IndexError):
+        line = batch.line(event)
+        return line.namespace, line.source, line.id, _event_json(line)
+    except (msgspec.DecodeError, ValueError):
         namespace = batch.namespaces[int(batch.namespace[event])]
-        return namespace, "", "", line[:_RAW_BYTES_KEPT].decode("utf-8", "replace")
+        return namespace, "", "", batch.text(event)[:_RAW_BYTES_KEPT].decode("utf-8", "replace")
 
 
-def _event_json(batch: Batch, event: int) -> str:
+def _event_json(line: Line) -> str:
     """The event as the CloudEvent that its sender would recognize."""
-    line = batch.lines[event]
-    head = msgspec.json.decode(b"[" + line[: int(batch.entries["key_length"][event])] + b"]")
-    content = event_content(line, batch, event)
     members: dict[str, object] = {
         "specversion": "1.0",
-        "id": head[2],
-        "source": head[1],
-        "type": content.type,
-        "subject": content.subject,
+        "id": line.id,
+        "source": line.source,
+        "type": line.type,
+        "subject": line.subject,
     }
-    if head[4]:
-        members["time"] = format_instant(datetime_from_us(int(batch.entries["time_us"][event])))
+    time_us = time_us_of(line)
+    if time_us is not None:
+        members["time"] = format_instant(datetime_from_us(time_us))
     for name in ("datacontenttype", "dataschema"):
-        if value := getattr(content, name):
+        if value := getattr(line, name):
             members[name] = value
-    if content.extensions:
-        members |= msgspec.json.decode(content.extensions, type=dict[str, msgspec.Raw])
-    if content.data:
-        members["data"] = msgspec.Raw(content.data.encode())
+    if line.extensions:
+        members |= msgspec.json.decode(line.extensions, type=dict[str, msgspec.Raw])
+    if line.data:
+        members["data"] = msgspec.Raw(line.data.encode())
     return _encode(members).decode()
 
 
@@ -156,11 +155,11 @@ def ledger_rows(batch: Batch) -> bytes:
     """Rows of `ledger`: per record, namespace and received hour what became of its events."""
     rows: list[tuple[object, ...]] = []
     if len(batch):
-        hours = batch.entries["received_us"] // _HOUR_US
+        hours = batch.received_us // _HOUR_US
         names = len(batch.namespaces)
         first_hour = int(hours.min())
         span = int(hours.max()) - first_hour + 1
-        group = (batch.record_of * names + batch.namespace) * span + (hours - first_hour)
+        group = (batch.place_of * names + batch.namespace) * span + (hours - first_hour)
         keys, inverse = np.unique(group, return_inverse=True)
         counts = np.bincount(inverse * 4 + batch.outcome, minlength=len(keys) * 4)
         for key, tally in zip(keys.tolist(), counts.reshape(-1, 4).tolist(), strict=True):
@@ -168,20 +167,22 @@ def ledger_rows(batch: Batch) -> bytes:
             record, name = divmod(rest, names)
             rows.append(
                 _ledger_row(
-                    batch, record, batch.namespaces[name], (hour + first_hour) * 3600, tally
+                    batch,
+                    batch.places[record].record,
+                    batch.namespaces[name],
+                    (hour + first_hour) * 3600,
+                    tally,
                 )
             )
-    at = {id(record): number for number, record in enumerate(batch.records)}
     for corrupt in batch.corrupt:
         hour = corrupt.record.appended_us // _HOUR_US * 3600
-        rows.append(_ledger_row(batch, at[id(corrupt.record)], "", hour, [0, 0, 0, 1]))
+        rows.append(_ledger_row(batch, corrupt.record, "", hour, [0, 0, 0, 1]))
     return b"".join(_encode(row) + b"\n" for row in rows)
 
 
 def _ledger_row(
-    batch: Batch, record: int, namespace: str, hour: int, tally: list[int]
+    batch: Batch, stored: StoredRecord, namespace: str, hour: int, tally: list[int]
 ) -> tuple[object, ...]:
-    stored = batch.records[record]
     return (
         batch.generation,
         batch.partition,
