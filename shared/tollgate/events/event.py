@@ -123,27 +123,23 @@ def _encode_plain(
     """The lines of `encode` without an encoder: nothing in them has to be escaped but quotes."""
     prefix, received, most = arrival.prefix, arrival.received_text, arrival.event_bytes_max
     head = f'"{arrival.namespace}","'
-    seconds = _seconds_of
+    days, minutes, seconds = _days.get, _MINUTES.get, _SECONDS.get
     encoded = []
     for event, data in zip(envelopes, datas, strict=True):
         time, source, event_id = event.time, event.source, event.id
         if time is None:
             moment, flags = received, 0
         else:
-            second = seconds.get(time[:19])
-            fraction = time[20:-1]
-            if second is not None and time[19:] == "Z":
-                moment = second + ".000000"
-            elif (
-                second is not None
-                and time[19:20] == "."
-                and time[-1] == "Z"
-                and len(fraction) == 3
-                and fraction.isdigit()
-            ):
-                moment = f"{second}.{fraction}000"
-            else:
+            day, minute, second = days(time[:10]), minutes(time[10:17]), seconds(time[17:19])
+            ending, fraction = time[19:], time[20:-1]
+            if day is None or minute is None or second is None:
                 moment = _learn(time)
+            elif ending == "Z":
+                moment = f"{day + minute + second}.000000"
+            elif len(ending) == 5 and f".{fraction}Z" == ending and fraction.isdigit():
+                moment = f"{day + minute + second}.{fraction}000"
+            else:
+                moment = column_time(_time_us(time))
             flags = TIME_GIVEN
         if (
             event.specversion != "1.0"
@@ -164,20 +160,21 @@ def _encode_plain(
     return encoded
 
 
-# Seconds since the epoch by the first 19 characters of a time: events come close in time.
-_seconds_of: dict[str, str] = {}
-_SECONDS_MAX = 4096
+# What the parts of a time are in seconds: events come close in time, so few days are met.
+_days: dict[str, int] = {}
+_DAYS_MAX = 4096
+_MINUTES = {f"T{m // 60:02d}:{m % 60:02d}:": m * 60 for m in range(1440)}
+_SECONDS = {f"{second:02d}": second for second in range(60)}
 
 
 def _learn(time: str) -> str:
-    """The column's text of a time; keeps its second for the next event."""
+    """The column's text of a time; keeps its day for the next event."""
     moment = column_time(_time_us(time))
-    if time[-1] == "Z" and time[10:11] == "T" and time[17:19] != "60":
-        second, _, _ = moment.partition(".")
-        if second.isdigit():
-            if len(_seconds_of) >= _SECONDS_MAX:
-                _seconds_of.clear()
-            _seconds_of[time[:19]] = second
+    day = _time_us(time[:10] + "T00:00:00Z")
+    if day >= 0:
+        if len(_days) >= _DAYS_MAX:
+            _days.clear()
+        _days[time[:10]] = day // 1_000_000
     return moment
 
 

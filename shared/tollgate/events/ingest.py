@@ -36,6 +36,7 @@ _PLAIN = "application/json"
 _SPACE = b" \t\r\n"
 _BACKLOG_RETRY_SECONDS = 5
 _COMMAS_MAX = 500_000
+_EVENT_BYTES_MIN = len('{"id":"i","source":"s","type":"t","subject":"u"}')
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
@@ -253,6 +254,8 @@ def _is_batch(media_type: str, body: bytes) -> bool:
 
 def _is_crowded(body: bytes, most: int) -> bool:
     """Whether a batch may hold so much that its events are counted before it is decoded."""
+    if len(body) < _EVENT_BYTES_MIN * min(most, _COMMAS_MAX // _EVENT_BYTES_MIN):
+        return False
     return body.count(b",") > _COMMAS_MAX or body.count(b'"subject"') > most
 
 
