@@ -1,3 +1,3 @@
 """What every kind of test may ask for."""
 
-pytest_plugins = ["tests.support.engine", "tests.support.server"]
+pytest_plugins = ["tests.support.engine", "tests.support.kafka", "tests.support.server"]
