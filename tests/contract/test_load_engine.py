@@ -1,5 +1,6 @@
 """The loader on the real engine: what it does with records that are not as they should be."""
 
+import json
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -11,8 +12,11 @@ from tests.contract.test_event_log import append
 from tests.support.loading import NOON_US, NewStage, Sent, Stage, load_all
 from tests.support.server import wait_until
 from tollgate.core.errors import PermanentFault, Transient
+from tollgate.events.batch import open_batch
+from tollgate.events.claims import content_hash
 from tollgate.events.load import DAY_US
 from tollgate.events.record import CHECKSUM, PREAMBLE, Encoded, Group, encode_record
+from tollgate.platform.clickhouse import DATABASE
 from tollgate.platform.event_log import StoredRecord
 from tollgate.platform.sqlite_log import SqliteLog
 
@@ -307,3 +311,44 @@ def test_an_interrupted_load_raises_what_interrupted_it(stages: NewStage) -> Non
             "outcomes": {},
             "ledger": {},
         }
+
+
+TEXTS = ["plain", 'quote " backslash \\ slash /', "zweiundvierzig ü \U0001f600", "\u2028"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_engine_and_the_loader_take_the_same_hash_of_a_content(
+    stages: NewStage, text: str
+) -> None:
+    with stages() as stage:
+        sent = Sent(id="a", data=json.dumps({"x": text}, ensure_ascii=False), type=text)
+        record = stage.record(0, NOON_US, sent)
+        stage.loader().load([record])
+        line = open_batch(0, 0, [record]).line(0)
+        rows = stage.clickhouse.query(
+            f"SELECT hex(content_hash) FROM {DATABASE}.event_keys"
+            " WHERE log_generation = {g:UInt32}",
+            {"g": stage.log.generation},
+        )
+        assert [bytes.fromhex(row[0]) for row in rows] == [content_hash(line)]
+
+
+def test_events_whose_keys_were_lost_with_a_crash_are_claimed_when_loaded_again(
+    stages: NewStage,
+) -> None:
+    """The view is not atomic with its table: the ledger, which comes later, makes it whole."""
+    with stages() as stage:
+        records = [stage.record(0, NOON_US, Sent(id="a"), Sent(id="b"))]
+        stage.clickhouse.fail_at(1, after=True)
+        with pytest.raises(Transient, match="interrupted after"):
+            stage.loader().load(records)
+        stage.clickhouse.command(
+            f"DELETE FROM {DATABASE}.event_keys WHERE log_generation = {{g:UInt32}}",
+            {"g": stage.log.generation},
+        )
+        assert (stage.stored(), stage.claims()) == ({(0, 0), (0, 1)}, set())
+        loader = stage.loader()
+        loader.load(records)
+        loader.load([stage.record(1, NOON_US, Sent(id="b"), Sent(id="a", data='{"n":2}'))])
+        assert stage.stored() == stage.claims() == {(0, 0), (0, 1)}
+        assert stage.ledger() == {0: (2, 2, 0, 0, 0), 1: (2, 0, 1, 1, 0)}

@@ -22,7 +22,8 @@ from tollgate.core.errors import Transient
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.sqlite_log import SqliteLog
 
-TABLES = ("events", "event_keys", "event_outcomes", "ledger")
+TABLES = ("events", "event_outcomes", "ledger")
+"""What the loader writes, in order; a view fills `event_keys` from `events`."""
 _START_SECONDS = 60
 
 
