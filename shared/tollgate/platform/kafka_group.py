@@ -16,6 +16,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from confluent_kafka import (
     OFFSET_END,
@@ -24,6 +25,8 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
+
+from tollgate.platform.settings import Settings
 
 _log = logging.getLogger(__name__)
 Partition = tuple[int, int]
@@ -75,6 +78,13 @@ class GroupPlace:
     brokers: str
     prefix: str
     group: str
+
+
+def group_place(settings: Settings) -> GroupPlace:
+    """The group of the settings' log."""
+    url = urlsplit(settings.log_url)
+    prefix = url.path.strip("/")
+    return GroupPlace(brokers=url.netloc, prefix=prefix, group=f"{prefix}.load")
 
 
 class GroupMember:
