@@ -88,7 +88,12 @@ def group_place(settings: Settings) -> GroupPlace:
 
 
 class GroupMember:
-    """One member. Joins on `start`, leaves on `stop`, and can do both again."""
+    """One member. Joins on `start`, leaves on `stop`, and can do both again.
+
+    Attributes:
+        failure: what the group met last; "" once it has said what is ours.
+        records_seen: records that were fetched all the same: none.
+    """
 
     def __init__(self, place: GroupPlace, owner: Owner) -> None:
         self._place = place
@@ -102,6 +107,7 @@ class GroupMember:
         self._thread: threading.Thread | None = None
         self._joined = False
         self.failure = ""
+        self.records_seen = 0
 
     @property
     def joined(self) -> bool:
@@ -185,9 +191,8 @@ class GroupMember:
             )
             while not stop.is_set():
                 message = consumer.poll(_POLL_SECONDS)
-                problem = message.error() if message is not None else None
-                if problem is not None:
-                    self._heed(problem)
+                if message is not None:
+                    self._heed(message.error())
                 self._commit_pending(consumer)
         finally:
             self._joined = False
@@ -196,7 +201,10 @@ class GroupMember:
             if left := self._forget(self.owned):
                 self._owner.lost(left)
 
-    def _heed(self, problem: KafkaError) -> None:
+    def _heed(self, problem: KafkaError | None) -> None:
+        if problem is None:
+            self.records_seen += 1
+            return
         self.failure = str(problem)
         if problem.fatal():
             raise KafkaException(problem)
