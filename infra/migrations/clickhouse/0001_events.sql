@@ -1,7 +1,7 @@
 -- minimum server version: 24.8
 -- A template. {database}, {on_cluster} and {engine:NAME} are filled in for the variant asked for:
 -- plain (one server or the embedded engine) or replicated (ON CLUSTER, Replicated engines).
--- {durable} asks the embedded engine to fsync every part before an insert is answered.
+-- {durable} asks the plain variant to fsync every part before an insert is answered: no replica has it.
 
 CREATE TABLE {database}.events {on_cluster} (
   namespace LowCardinality(String),

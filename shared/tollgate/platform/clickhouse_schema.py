@@ -16,6 +16,7 @@ from tollgate.platform.paths import INFRA
 FOLDER = INFRA / "migrations" / "clickhouse"
 _ENGINE = re.compile(r"\{engine:(\w+)\}")
 _MINIMUM = re.compile(r"^-- minimum server version: (\d+)\.(\d+)\s*$", re.MULTILINE)
+_CREATE = re.compile(r"^(CREATE (?:TABLE|MATERIALIZED VIEW) )")
 _NAME = re.compile(r"(\d{4})_(\w+)\.sql")
 
 
@@ -67,7 +68,8 @@ def render(template: str, *, cluster: str = "", durable: bool = False) -> tuple[
     Args:
         template: the migration's text.
         cluster: name of the cluster for the replicated variant; empty: plain.
-        durable: fsync each inserted part before the insert is answered (embedded engine).
+        durable: fsync each inserted part before the insert is answered (one server: no replica
+            has what it loses).
     """
 
     def engine(match: re.Match[str]) -> str:
@@ -117,9 +119,9 @@ def migrate_clickhouse(clickhouse: ClickHouse, *, cluster: str = "") -> int:
                 f"{migration.minimum[0]}.{migration.minimum[1]}, the server is "
                 f"{server[0]}.{server[1]}"
             )
-        for statement in render(migration.template, cluster=cluster, durable=clickhouse.embedded):
+        for statement in render(migration.template, cluster=cluster, durable=not cluster):
             # A crash between two statements leaves tables behind: creating them again is no fault.
-            clickhouse.command(statement.replace("CREATE TABLE ", "CREATE TABLE IF NOT EXISTS ", 1))
+            clickhouse.command(_CREATE.sub(r"\1IF NOT EXISTS ", statement))
         clickhouse.command(
             f"INSERT INTO {DATABASE}.schema_migrations (version, name)"
             f" VALUES ({migration.version}, '{migration.name}')"
