@@ -37,10 +37,27 @@ _CHUNK_BYTES = 1 << 20
 _HANDLES_MAX = 16
 # What the interface takes beside settings.
 _TRANSPORT = frozenset(
-    """query database session_id session_timeout session_check query_id quota_key compress
-    decompress wait_end_of_query client_protocol_version role user password buffer_size
-    send_progress_in_http_headers enable_http_compression http_headers_progress_interval_ms
-    default_format""".split()
+    [
+        "query",
+        "database",
+        "session_id",
+        "session_timeout",
+        "session_check",
+        "query_id",
+        "quota_key",
+        "compress",
+        "decompress",
+        "wait_end_of_query",
+        "client_protocol_version",
+        "role",
+        "user",
+        "password",
+        "buffer_size",
+        "send_progress_in_http_headers",
+        "enable_http_compression",
+        "http_headers_progress_interval_ms",
+        "default_format",
+    ]
 )
 _FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
 _INSERT = re.compile(r"\s*INSERT\s+INTO\s", re.IGNORECASE)
