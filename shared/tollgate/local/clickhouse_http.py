@@ -37,7 +37,7 @@ _CHUNK_BYTES = 1 << 20
 _HANDLES_MAX = 16
 # What the interface takes beside settings.
 _TRANSPORT = frozenset(
-    [
+    (
         "query",
         "database",
         "session_id",
@@ -57,7 +57,7 @@ _TRANSPORT = frozenset(
         "enable_http_compression",
         "http_headers_progress_interval_ms",
         "default_format",
-    ]
+    )
 )
 _FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
 _INSERT = re.compile(r"\s*INSERT\s+INTO\s", re.IGNORECASE)
