@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from xxhash import xxh3_64_intdigest
 
-from tests.contract.test_event_log import append
+from tests.support.event_logs import append
 from tests.support.loading import NOON_US, NewStage, Sent, Stage, load_all
 from tests.support.server import wait_until
 from tollgate.core.errors import PermanentFault, Transient

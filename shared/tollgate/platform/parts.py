@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tollgate.core.clock import Clock, SystemClock
 from tollgate.core.errors import PermanentFault
-from tollgate.platform.event_log import EventLog
+from tollgate.platform.event_log import EventLog, Layouts, OneLayout
 from tollgate.platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,13 +72,31 @@ def open_clickhouse(parts: Parts) -> "ClickHouse":
 
 
 def open_log(parts: Parts) -> EventLog:
-    """The event log of the settings.
+    """The newest generation of the event log, as it was when first asked for.
+
+    Raises:
+        Transient: the log is away.
+        PermanentFault: the URL names no log that this build knows, or one without a layout.
+    """
+    layouts = parts.get(open_layouts)
+    return layouts.open(layouts.newest())
+
+
+def open_layouts(parts: Parts) -> Layouts:
+    """All generations of the event log of the settings. Kafka is not asked yet.
 
     Raises:
         PermanentFault: the URL names no log that this build knows.
     """
     settings = parts.settings
     url = settings.log_url
+    if url.startswith("kafka://"):
+        # Its client takes 50 ms to import, and the embedded world does without it.
+        from tollgate.platform.kafka_layouts import KafkaLayouts
+
+        layouts = KafkaLayouts(settings, parts.clock)
+        parts.on_close(layouts.close)
+        return layouts
     if url and not url.startswith("sqlite:///"):
         raise PermanentFault(f"TOLLGATE_LOG_URL: {url.split(':', 1)[0]!r} is not a known event log")
     from pathlib import Path
@@ -89,4 +107,4 @@ def open_log(parts: Parts) -> EventLog:
     path.parent.mkdir(parents=True, exist_ok=True)
     log = SqliteLog(path, parts.clock)
     parts.on_close(log.close)
-    return log
+    return OneLayout(log)

@@ -38,7 +38,47 @@ class Settings(BaseModel):
     function: Annotated[
         str, Field(description="which function the host serves; empty: all of them")
     ] = ""
-    log_url: Annotated[str, Field(description="event log; empty: SQLite in the data folder")] = ""
+    log_url: Annotated[
+        str,
+        Field(
+            description="event log: kafka://host:port[,host:port...]/topic-prefix; empty: SQLite"
+            " in the data folder"
+        ),
+    ] = ""
+    log_development: Annotated[
+        bool, Field(description="Kafka: allow fewer than 3 replicas or 2 in sync: data can be lost")
+    ] = False
+    log_group: Annotated[
+        str, Field(description="Kafka: consumer group of the loaders; empty: <topic-prefix>.load")
+    ] = ""
+    log_client_file: Annotated[
+        Path | None,
+        Field(description="Kafka: client settings `name=value`, a line each: TLS and SASL"),
+    ] = None
+    log_partitions: Annotated[
+        int, Field(ge=1, le=1000, description="Kafka: partitions of a layout that is created")
+    ] = 2
+    log_replicas: Annotated[
+        int, Field(ge=1, le=15, description="Kafka: replicas of each partition when created")
+    ] = 3
+    log_retention_hours: Annotated[
+        int, Field(ge=1, le=876_000, description="Kafka: how long a created topic keeps records")
+    ] = 168
+    log_retention_margin_seconds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=31_536_000,
+            description="Kafka: how long before the oldest unloaded record is deleted ingest"
+            " answers 503",
+        ),
+    ] = 86_400
+    log_ack_seconds: Annotated[
+        int, Field(ge=1, le=300, description="Kafka: how long an append may take; beyond: 503")
+    ] = 10
+    log_compression: Annotated[
+        str, Field(pattern="^(none|lz4|zstd)$", description="Kafka: how ingest packs records")
+    ] = "none"
     clickhouse_url: Annotated[
         str, Field(description="ClickHouse over HTTP; empty: the engine in this process")
     ] = ""

@@ -210,6 +210,10 @@ class SqliteLog:
         """See `EventLog.backlog_bytes`."""
         return self._backlog_bytes
 
+    def refusal(self) -> str:
+        """See `EventLog.refusal`. What bounds this log is its size: `backlog_bytes`."""
+        return ""
+
     def copy_to(self, target: Path) -> None:
         """A consistent copy of the file while it is written to (SQLite's online backup)."""
         source = self._connect()

@@ -1,0 +1,211 @@
+"""Appending to one topic: an idempotent producer and the thread that hears its answers."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from tollgate.core.errors import Transient
+from tollgate.platform.event_log import Done
+from tollgate.platform.kafka_client import FATAL, Options, note
+
+_log = logging.getLogger(__name__)
+_POLL_SECONDS = 0.2
+_QUEUE_KBYTES = 128 << 10
+_REFUSED = (
+    "the layout of the event log is changing; what of this request was stored is unknown, and "
+    "sending it again is exact"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendLimits:
+    """How records are appended.
+
+    Attributes:
+        record_bytes_max: one record, with what Kafka adds to it.
+        ack_seconds: how long an append may take.
+        compression: of a request's records: none, lz4, zstd.
+    """
+
+    record_bytes_max: int
+    ack_seconds: int
+    compression: str
+
+
+def producer_options(options: Options, limits: AppendLimits) -> Options:
+    """What makes an acknowledgement mean: stored once, in order, on every replica in sync."""
+    return options | {
+        "acks": "all",
+        "enable.idempotence": True,
+        "linger.ms": 0,
+        "delivery.timeout.ms": limits.ack_seconds * 1000,
+        "request.timeout.ms": limits.ack_seconds * 1000,
+        "message.max.bytes": limits.record_bytes_max,
+        "batch.size": limits.record_bytes_max,
+        "compression.type": limits.compression,
+        # Bounded memory while the broker is away; what finds no room is answered at once.
+        "queue.buffering.max.kbytes": _QUEUE_KBYTES,
+    }
+
+
+class Appender:
+    """Appends to the partitions of one topic. Thread-safe; opens nothing before its first use."""
+
+    def __init__(self, options: Options, topic: str, partitions: int, limits: AppendLimits) -> None:
+        self._options = producer_options(options, limits)
+        self._topic = topic
+        self._ack_seconds = limits.ack_seconds
+        self._order = [threading.Lock() for _ in range(partitions)]
+        self._making = threading.Lock()
+        self._client: _Client | None = None
+        self._ends = [-1] * partitions
+        self._closed = False
+        self.refused = False
+        """Whether the topic refuses records: it is fenced, a newer generation takes them."""
+        self.restarts = 0
+        """How often a producer broke down and was made anew."""
+
+    def submit(self, partition: int, values: Sequence[bytes], done: Done) -> None:
+        """See `EventLog.submit`. Never blocks."""
+        client = self._client or self._new_client()
+        if client is None:
+            done(Transient("the event log is closed"))
+            return
+        pending = _Pending(self, client, partition, len(values), done)
+        produce, topic = client.producer.produce, self._topic
+        try:
+            # Records of one submission stand side by side.
+            with self._order[partition]:
+                for value in values:
+                    produce(topic, value, None, partition, pending)
+        except BufferError:
+            pending.give_up("too much waits for the event log")
+        except KafkaException as problem:
+            error = problem.args[0]
+            if error.fatal():
+                self.broke(client, error)
+            pending.give_up(str(error))
+
+    def end_known(self, partition: int) -> int:
+        """The last offset that was acknowledged here, -1 before the first."""
+        return self._ends[partition]
+
+    def acknowledged(self, partition: int, offset: int) -> None:
+        """Notes an acknowledgement."""
+        if offset > self._ends[partition]:
+            self._ends[partition] = offset
+
+    def broke(self, client: "_Client", error: KafkaError) -> None:
+        """Lets a producer go that will send nothing more; the next submission makes another."""
+        with self._making:
+            if self._client is not client:
+                return
+            self._client = None
+            self.restarts += 1
+        _log.error("the producer broke down and is made anew", extra={"problem": str(error)})
+        client.retire()
+
+    def close(self) -> None:
+        """Waits for what was submitted, as long as an append may take."""
+        with self._making:
+            self._closed = True
+            client, self._client = self._client, None
+        if client is not None:
+            client.close(self._ack_seconds)
+
+    def _new_client(self) -> "_Client | None":
+        with self._making:
+            if self._client is None and not self._closed:
+                self._client = _Client(self, self._options)
+            return self._client
+
+
+class _Client:
+    """A producer, and the thread that runs its callbacks."""
+
+    def __init__(self, owner: Appender, options: Options) -> None:
+        self._owner = owner
+        self._ending = False
+        self.producer = Producer(options | {"error_cb": self._heed}, logger=_log)
+        self._thread = threading.Thread(target=self._poll, name="log-acks", daemon=True)
+        self._thread.start()
+
+    def retire(self) -> None:
+        """Answers all that is on its way as unknown, in the background."""
+        self.producer.purge(blocking=False)
+        self._ending = True
+
+    def close(self, seconds: int) -> None:
+        """Waits for answers, then answers the rest as unknown."""
+        if self.producer.flush(seconds):
+            self.producer.purge(blocking=False)
+        self._ending = True
+        self._thread.join(seconds)
+
+    def _poll(self) -> None:
+        producer = self.producer
+        poll = producer.poll
+        while not self._ending or len(producer):
+            poll(_POLL_SECONDS)
+
+    def _heed(self, problem: KafkaError) -> None:
+        if problem.fatal() or problem.code() == FATAL:
+            self._owner.broke(self, problem)
+        else:
+            note(problem)
+
+
+class _Pending:
+    """One submission: counts its records' answers."""
+
+    __slots__ = ("_client", "_done", "_last", "_left", "_owner", "_partition", "_problem")
+
+    def __init__(
+        self, owner: Appender, client: _Client, partition: int, count: int, done: Done
+    ) -> None:
+        self._owner = owner
+        self._client = client
+        self._partition = partition
+        self._left = count
+        self._done: Done | None = done
+        self._last = -1
+        self._problem: KafkaError | None = None
+
+    def __call__(self, problem: KafkaError | None, message: Message) -> None:
+        """A record's answer, from the polling thread."""
+        if problem is not None:
+            self._problem = problem
+        else:
+            # Records of a partition are answered in the order of their offsets.
+            self._last = message.offset() or 0
+        self._left -= 1
+        if self._left == 0:
+            self._finish()
+
+    def _finish(self) -> None:
+        done, self._done = self._done, None
+        if done is None:
+            return
+        problem, owner = self._problem, self._owner
+        if problem is None and self._last >= 0:
+            owner.acknowledged(self._partition, self._last)
+            done(self._last)
+        elif problem is None:
+            # A retry of what was stored long ago: the broker no longer knows where.
+            done(Transient("the event log stored the records but can't say where"))
+        elif problem.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            owner.refused = True
+            done(Transient(_REFUSED))
+        else:
+            if problem.fatal() or problem.code() == FATAL:
+                owner.broke(self._client, problem)
+            done(Transient(f"the event log did not acknowledge: {problem.str()}"))
+
+    def give_up(self, reason: str) -> None:
+        """Answers at once; records queued before may still be stored."""
+        done, self._done = self._done, None
+        if done is not None:
+            done(Transient(f"the event log takes nothing now: {reason}"))

@@ -1,0 +1,117 @@
+"""Does retention come near a record that is not loaded yet? Asked in the background."""
+
+import logging
+import threading
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from tollgate.core.clock import Clock
+from tollgate.core.errors import TollgateError
+from tollgate.platform.kafka_client import REQUEST_SECONDS, KafkaPlace
+from tollgate.platform.kafka_reader import Reader, consumer_options, reader_options
+from tollgate.platform.kafka_topics import Topics
+
+_log = logging.getLogger(__name__)
+_CHECK_SECONDS = 10
+
+
+class RetentionWatch:
+    """Keeps an answer for one generation and those before it. Begins with the first question.
+
+    A record is unloaded if the loaders' group has not committed past it: they commit after the
+    ledger. A group that never committed has loaded nothing.
+    """
+
+    def __init__(
+        self, place: KafkaPlace, generation: int, clock: Clock, margin_seconds: int
+    ) -> None:
+        self._place = place
+        self._generation = generation
+        self._clock = clock
+        self._margin_ms = margin_seconds * 1000
+        self._refusal = ""
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def refusal(self) -> str:
+        """The latest answer; "" until there is one, and while the broker can't be asked."""
+        if self._thread is None:
+            self._begin()
+        return self._refusal
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._stop.set()
+        thread = self._thread
+        if thread is not None:
+            thread.join(2 * REQUEST_SECONDS)
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._stop.is_set():
+                self._thread = threading.Thread(target=self._run, name="log-retention", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        consumer = Consumer(consumer_options(self._place.options(), self._place.group), logger=_log)
+        topics = Topics(self._place)
+        try:
+            while True:
+                try:
+                    refusal = self._check(consumer, topics)
+                except (KafkaException, TollgateError) as problem:
+                    # Appends fail by themselves while the broker is away.
+                    _log.info("retention was not checked", extra={"problem": str(problem)})
+                else:
+                    if refusal and not self._refusal:
+                        _log.error("no events are taken", extra={"reason": refusal})
+                    self._refusal = refusal
+                if self._stop.wait(_CHECK_SECONDS):
+                    return
+        finally:
+            consumer.close()
+
+    def _check(self, consumer: Consumer, topics: Topics) -> str:
+        for generation, partitions in topics.generations().items():
+            if generation > self._generation:
+                continue
+            topic = self._place.topic(generation)
+            kept_ms = int(topics.settings(generation)["retention.ms"])
+            if kept_ms < 0:
+                continue
+            since_ms = self._clock.now_us() // 1000 - kept_ms + self._margin_ms
+            wanted = [TopicPartition(topic, p, since_ms) for p in range(partitions)]
+            safe = consumer.offsets_for_times(wanted, timeout=REQUEST_SECONDS)
+            loaded = consumer.committed(
+                [TopicPartition(topic, p) for p in range(partitions)], timeout=REQUEST_SECONDS
+            )
+            for old, done in zip(safe, loaded, strict=True):
+                if self._is_late(consumer, old, done):
+                    return (
+                        f"events that are not loaded yet come near deletion: topic {topic},"
+                        f" partition {old.partition} keeps records for {kept_ms // 1000} s; start"
+                        " loaders, or raise the topic's retention.ms"
+                    )
+        return ""
+
+    def _is_late(self, consumer: Consumer, old: TopicPartition, done: TopicPartition) -> bool:
+        """Whether a record before offset `old` is not committed by `done`."""
+        at = TopicPartition(old.topic, old.partition)
+        low, high = consumer.get_watermark_offsets(at, timeout=REQUEST_SECONDS) or (0, 0)
+        until = high if old.offset < 0 else old.offset
+        first = max(low, done.offset)
+        return first < until and self._has_record(at, first, until)
+
+    def _has_record(self, at: TopicPartition, first: int, until: int) -> bool:
+        """Whether any of the offsets from `first` is a record: marks need no loading."""
+        reader = Reader(
+            reader_options(self._place.options(), self._place.group), at.topic, at.partition
+        )
+        try:
+            with reader.lock:
+                reader.move_to(first - 1)
+                found = reader.read(1, lambda: until - 1)
+        finally:
+            reader.close()
+        return bool(found) and found[0].offset < until
