@@ -3,6 +3,7 @@
 No test knows which database it is: another engine is another parameter of `database_url`.
 """
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from tests.support.control_plane import SteppingClock
 from tests.support.houses import world
 from tollgate.customers.store import SubjectStore
+from tollgate.local.postgres import Postgres
 from tollgate.metering.store import MeterStore
 from tollgate.platform.access_store import (
     AccessKeyStore,
@@ -20,9 +22,22 @@ from tollgate.platform.sql import Database, migrate
 __all__ = ["world"]
 
 
-@pytest.fixture(params=["sqlite"])
-def database_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'control.sqlite'}"
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A real PostgreSQL server, shared by the session."""
+    with Postgres(tmp_path_factory.mktemp("postgres") / "server") as server:
+        yield server
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'control.sqlite'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.create_database(f"test_{next(_numbers)}")
 
 
 @pytest.fixture
