@@ -125,7 +125,17 @@ class Postgres:
         new = self.data.with_name(self.data.name + ".new")
         shutil.rmtree(new, ignore_errors=True)
         new.parent.mkdir(parents=True, exist_ok=True)
-        options = ["-U", _USER, "-A", "trust", "-E", "UTF8", "--locale=C", "-D", new]
+        options: list[str | Path] = [
+            "-U",
+            _USER,
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-D",
+            new,
+        ]
         made = subprocess.run([*initdb, *options], capture_output=True, check=False)  # noqa: S603
         if made.returncode:
             said = (made.stdout + made.stderr).decode(errors="replace")[-2000:]
