@@ -9,19 +9,19 @@ import pytest
 from tests.support.server import wait_until
 from tollgate.core.errors import PermanentFault, Transient
 from tollgate.events.rows import LEDGER_COLUMNS
-from tollgate.local.clickhouse_http import ClickHouseHttp
+from tollgate.local.clickhouse_http import ClickHouseServer
 from tollgate.platform.clickhouse import DATABASE, BadRows, ClickHouse
 from tollgate.platform.clickhouse_schema import migrate_clickhouse
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseHttp]:
-    with ClickHouseHttp(tmp_path_factory.mktemp("front") / "engine") as running:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    with ClickHouseServer(tmp_path_factory.mktemp("front") / "engine") as running:
         yield running
 
 
 @pytest.fixture
-def clickhouse(service: ClickHouseHttp) -> Iterator[ClickHouse]:
+def clickhouse(service: ClickHouseServer) -> Iterator[ClickHouse]:
     with ClickHouse(url=service.url) as client:
         migrate_clickhouse(client)
         yield client
@@ -83,7 +83,7 @@ def test_many_threads_at_once_each_get_their_own_answer(clickhouse: ClickHouse) 
 
 
 def test_an_engine_that_is_away_is_transient_and_comes_back(tmp_path: Path) -> None:
-    service = ClickHouseHttp(tmp_path / "engine").start()
+    service = ClickHouseServer(tmp_path / "engine").start()
     with ClickHouse(url=service.url) as client:
         migrate_clickhouse(client)
         service.stop()
@@ -98,7 +98,7 @@ def test_an_engine_that_is_away_is_transient_and_comes_back(tmp_path: Path) -> N
 
 def test_what_was_answered_is_there_after_kill_9(tmp_path: Path) -> None:
     """A client that keeps the truth inserts while the engine is killed, three times."""
-    service = ClickHouseHttp(tmp_path / "engine").start()
+    service = ClickHouseServer(tmp_path / "engine").start()
     answered: list[int] = []
     tried: list[int] = []
     stop = threading.Event()

@@ -38,7 +38,7 @@ class _Reading:
     """A query whose client may go away before it ends."""
 
     mark: str
-    since: float
+    since: float  # tidy: allow-float -- a time of the monotonic clock
 
 
 class Front:
