@@ -4,42 +4,89 @@ Answers: v1 204 and v3 202 after the durable ack, with the position token; `?par
 what was rejected; 400, 401, 403, 413, 415 as problems; 503 when the outcome is unknown.
 """
 
+import asyncio
+import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from urllib.parse import parse_qs
 
 import msgspec
 from prometheus_client.core import Metric
 
-from tollgate.core.errors import Fault, InvalidInput
+from tollgate.core.errors import Fault, InvalidInput, TollgateError, Transient
 from tollgate.events.ingest import Accepted, Ingest, IngestLimits
 from tollgate.events.position import HEADER
 from tollgate.platform.access import KeyIndex, Scope
 from tollgate.platform.application import send_reply
 from tollgate.platform.body import Receive, Send, header, read_body
 from tollgate.platform.body import Scope as Request
+from tollgate.platform.event_log import EventLog
 from tollgate.platform.keys import open_keys
-from tollgate.platform.parts import Parts, open_log
+from tollgate.platform.parts import Parts, open_layouts
 from tollgate.platform.telemetry import counter, gauge
 
+_log = logging.getLogger(__name__)
+_OPEN_AGAIN_SECONDS = 0.5
+_REFUSED_RETRY_SECONDS = 30
+_AWAY = "the event log can't be reached; nothing of this request was stored"
 _POSITION = HEADER.lower().encode()
 _JSON = b"application/json"
 _TRUE = frozenset(("true", "1"))
 
 
 class IngestService:
-    """The service of `functions/ingest`."""
+    """The service of `functions/ingest`. Follows the log from one layout to the next."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._keys: KeyIndex = parts.get(open_keys)
         self._body_bytes_max = parts.settings.body_bytes_max
+        self._log: EventLog | None = None
         self._ingest: Ingest | None = None
+        self._every: list[Ingest] = []
+        self._opening: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Opens the log."""
+        """Opens the newest layout of the log; goes on looking for it if the log is away.
+
+        Raises:
+            PermanentFault: there is no layout, or its settings would lose events.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            await self._open_newest()
+        except Transient as problem:
+            _log.warning("the event log is away", extra={"problem": problem.detail})
+            self._follow()
+
+        def changed(_generation: int) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._follow)
+
+        self._parts.get(open_layouts).watch(changed)
+
+    def _follow(self) -> None:
+        """Opens the newest layout in the background, however long it takes."""
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._keep_opening())
+
+    async def _keep_opening(self) -> None:
+        while True:
+            try:
+                await self._open_newest()
+            except TollgateError as problem:
+                _log.warning("can't open the event log", extra={"problem": problem.detail})
+            else:
+                return
+            await asyncio.sleep(_OPEN_AGAIN_SECONDS)
+
+    async def _open_newest(self) -> None:
+        log = await asyncio.to_thread(self._newest_log)
+        if self._log is not None and self._log.generation == log.generation:
+            return
         settings = self._parts.settings
         self._ingest = Ingest(
-            self._parts.get(open_log),
+            log,
             self._parts.clock,
             IngestLimits(
                 event_bytes_max=settings.event_bytes_max,
@@ -49,11 +96,21 @@ class IngestService:
                 log_bytes_max=settings.log_bytes_max,
             ),
         )
+        self._every.append(self._ingest)
+        self._log = log
+
+    def _newest_log(self) -> EventLog:
+        layouts = self._parts.get(open_layouts)
+        generation = layouts.newest()
+        layouts.verify(generation)
+        return layouts.open(generation)
 
     async def stop(self) -> None:
         """Waits for the log."""
-        if self._ingest is not None:
-            await self._ingest.drain()
+        if self._opening is not None:
+            self._opening.cancel()
+        for ingest in self._every:
+            await ingest.drain()
 
     async def tend(self) -> None:
         """Nothing is scheduled."""
@@ -64,31 +121,40 @@ class IngestService:
 
     def metrics(self) -> Iterable[Metric]:
         """Events taken and refused, and what waits."""
-        ingest, log = self._ingest, self._parts.get(open_log)
-        if ingest is None:
+        every, log = self._every, self._log
+        if log is None:
             return ()
         return (
             counter(
                 "tollgate_ingest_events",
                 "Events by answer: accepted means on disk.",
                 [
-                    ({"answer": "accepted"}, ingest.accepted),
-                    ({"answer": "rejected"}, ingest.rejected),
+                    ({"answer": "accepted"}, sum(each.accepted for each in every)),
+                    ({"answer": "rejected"}, sum(each.rejected for each in every)),
                 ],
             ),
             gauge(
-                "tollgate_ingest_pending_bytes", "Events waiting for the log.", ingest.pending_bytes
+                "tollgate_ingest_pending_bytes",
+                "Events waiting for the log.",
+                sum(each.pending_bytes for each in every),
             ),
             gauge("tollgate_log_backlog_bytes", "Records not yet released.", log.backlog_bytes()),
+            gauge("tollgate_log_generation", "Layout that takes events.", log.generation),
         )
 
     async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
         """Takes one request."""
-        ingest = self._ingest
-        assert ingest is not None
         access = self._keys.check(header(scope, b"authorization"), self._parts.clock)
         if Scope.INGEST not in access.scopes:
             access.require(Scope.INGEST)
+        ingest, log = self._ingest, self._log
+        if ingest is None or log is None:
+            raise Transient(_AWAY)
+        if refusal := log.refusal():
+            raise Transient(
+                f"{refusal}; nothing of this request was stored",
+                retry_after_seconds=_REFUSED_RETRY_SECONDS,
+            )
         content_type = header(scope, b"content-type") or b""
         body = await read_body(scope, receive, self._body_bytes_max)
         partial = bool(scope["query_string"]) and _partial(scope["query_string"])

@@ -26,6 +26,7 @@ class Function:
         trigger: what starts it.
         routes: (method, path prefix) pairs it answers; method `*` is any. The longest prefix wins.
         schedule: cron expression (UTC) for scheduled functions.
+        needs_stores: whether it can't begin without the schemas of SQL and ClickHouse.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Function:
     trigger: Trigger
     routes: tuple[tuple[str, str], ...] = ()
     schedule: str = ""
+    needs_stores: bool = True
 
 
 FUNCTIONS: tuple[Function, ...] = (
@@ -41,6 +43,7 @@ FUNCTIONS: tuple[Function, ...] = (
         title="takes usage events and answers once they are on disk",
         trigger=Trigger.HTTP,
         routes=(("POST", "/api/v1/events"), ("POST", "/api/v3/openmeter/events")),
+        needs_stores=False,
     ),
     Function(
         name="load",
@@ -61,6 +64,7 @@ FUNCTIONS: tuple[Function, ...] = (
         title="landing page and API document",
         trigger=Trigger.HTTP,
         routes=(("GET", "/"), ("GET", "/api/openapi.json")),
+        needs_stores=False,
     ),
 )
 BY_NAME = {function.name: function for function in FUNCTIONS}

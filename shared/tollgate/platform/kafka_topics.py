@@ -145,7 +145,19 @@ class Topics:
             raise fault_of(problem) from problem
         except TimeoutError as problem:
             raise Transient(f"topic {topic.topic} was not created in time") from problem
+        self._await_leaders(topic.topic)
         return True
+
+    def _await_leaders(self, topic: str) -> None:
+        until = monotonic() + _CREATE_SECONDS
+        pause = threading.Event()
+        while True:
+            found = list_topics(self._admin).topics.get(topic)
+            if found and all(p.leader >= 0 for p in found.partitions.values()):
+                return
+            if monotonic() > until:
+                raise Transient(f"topic {topic} was created, but has no leaders yet")
+            pause.wait(0.05)
 
     def fence(self, generation: int) -> None:
         """Closes a generation: from now on its brokers refuse every record. Can be repeated.
@@ -260,7 +272,6 @@ class _Marks:
             place.options()
             | {
                 "acks": "all",
-                "enable.idempotence": True,
                 "linger.ms": 0,
                 "delivery.timeout.ms": _FENCE_SECONDS * 1000,
             },

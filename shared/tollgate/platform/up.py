@@ -1,31 +1,28 @@
 """Runs the host in the foreground: `python -m tollgate.platform.up`, what `scripts/up` calls.
 
-Makes the data folder, migrates both stores, starts every function (or the one of
-`TOLLGATE_FUNCTION`) on one port, and ends on SIGINT or SIGTERM after requests in flight are
-answered.
+Makes the data folder, makes and migrates what the settings name (`tollgate.platform.setup`), starts
+every function (or the one of `TOLLGATE_FUNCTION`) on one port, and ends on SIGINT or SIGTERM after
+requests in flight are answered.
 """
 
 import argparse
-import fcntl
 import gc
 import ipaddress
 import logging
 import signal
 import sys
 from pathlib import Path
-from typing import IO
 
 import uvicorn
 
-from tollgate.core.errors import InvalidInput, PermanentFault, TollgateError
-from tollgate.platform.clickhouse_schema import migrate_clickhouse
+from tollgate.core.errors import PermanentFault, TollgateError
 from tollgate.platform.functions import BY_NAME, FUNCTIONS
 from tollgate.platform.host import Host
 from tollgate.platform.http_protocol import BoundedHttpProtocol
 from tollgate.platform.keys import open_keys
-from tollgate.platform.parts import Parts, open_clickhouse
+from tollgate.platform.parts import Parts
 from tollgate.platform.settings import Settings, read_settings
-from tollgate.platform.sql import migrate
+from tollgate.platform.setup import lines_of, lock_data_folder, prepare, prepare_own
 from tollgate.platform.telemetry import configure_logs
 
 _log = logging.getLogger(__name__)
@@ -47,15 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         configure_logs(settings.log_level)
         return run(settings)
     except TollgateError as problem:
-        for line in _lines(problem):
+        for line in lines_of(problem):
             print(f"tollgate: {line}", file=sys.stderr)  # noqa: T201 -- said to a person
         return 2
-
-
-def _lines(problem: TollgateError) -> list[str]:
-    if isinstance(problem, InvalidInput):
-        return [f"{fault.field}: {fault.message}" for fault in problem.faults]
-    return [problem.detail]
 
 
 def run(settings: Settings) -> int:
@@ -66,13 +57,17 @@ def run(settings: Settings) -> int:
     """
     if settings.function and settings.function not in BY_NAME:
         raise PermanentFault(f"TOLLGATE_FUNCTION: there is no function {settings.function!r}")
-    settings.data.mkdir(parents=True, exist_ok=True)
-    with (settings.data / "lock").open("w") as lock:
-        _lock(lock, settings)
+    with lock_data_folder(settings):
         parts = Parts(settings)
-        migrate(settings.sql_url)
-        functions = [BY_NAME[settings.function]] if settings.function else list(FUNCTIONS)
-        migrate_clickhouse(parts.get(open_clickhouse))
+        # What is shared with other processes is made by a Job, never by a function of its own.
+        if settings.function:
+            functions = [BY_NAME[settings.function]]
+            done = prepare_own(parts, functions[0])
+        else:
+            functions = list(FUNCTIONS)
+            done = prepare(parts)
+        for line in done:
+            _log.info(line)
         address = bind_address(settings, open_to_all=parts.get(open_keys).open_to_all)
         server = _Server(
             uvicorn.Config(
@@ -98,15 +93,6 @@ def run(settings: Settings) -> int:
             signal.signal(number, lambda *_: None)
         server.run()
         return 0 if server.started else 1
-
-
-def _lock(lock: IO[str], settings: Settings) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise PermanentFault(
-            f"another process uses the data folder {settings.data}; end it, or give another --data"
-        ) from None
 
 
 def bind_address(settings: Settings, *, open_to_all: bool) -> str:
