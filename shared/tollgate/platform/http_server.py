@@ -1,0 +1,101 @@
+"""Serves a host on a port until a signal ends it: uvicorn, bound and drained as we need it."""
+
+import gc
+import ipaddress
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from tollgate.core.errors import PermanentFault
+from tollgate.platform.http_protocol import BoundedHttpProtocol
+from tollgate.platform.keys import open_keys
+from tollgate.platform.parts import Parts
+from tollgate.platform.settings import Settings
+
+if TYPE_CHECKING:
+    from tollgate.platform.host import Host
+
+_LOOPBACK = "127.0.0.1"
+_ANY = "0.0.0.0"  # noqa: S104 -- only once keys are configured
+_KEEP_ALIVE_SECONDS = 75
+_COLLECT_AFTER_OBJECTS = 50_000
+
+
+def serve(host: "Host", parts: Parts, greet: Callable[[int], None]) -> int:
+    """Serves until SIGINT or SIGTERM, then answers what is in flight. Returns the exit code.
+
+    Args:
+        host: started and stopped by it.
+        parts: of the host.
+        greet: called with the port once requests are taken.
+
+    Raises:
+        PermanentFault: the address is not safe to bind.
+    """
+    settings = parts.settings
+    address = bind_address(settings, open_to_all=parts.get(open_keys).open_to_all)
+    server = _Server(
+        uvicorn.Config(
+            host,
+            host=address,
+            port=settings.port,
+            loop="uvloop",
+            http=BoundedHttpProtocol,
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            date_header=True,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=settings.drain_seconds,
+            ws="none",
+        ),
+        greet,
+    )
+    # uvicorn raises the signal that ended it once more, for whoever ran it: nobody here.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    server.run()
+    return 0 if server.started else 1
+
+
+def bind_address(settings: Settings, *, open_to_all: bool) -> str:
+    """Where to listen: loopback only as long as nobody needs a key.
+
+    Raises:
+        PermanentFault: the settings ask for more while no key exists.
+    """
+    if not open_to_all:
+        return settings.host or _ANY
+    host = settings.host or _LOOPBACK
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise PermanentFault(
+            f"TOLLGATE_HOST={host}: without any access key only loopback is served; start once "
+            "without it, run `tollgate keys create --scope admin`, then start again"
+        )
+    return host
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, once it does."""
+
+    def __init__(self, config: uvicorn.Config, greet: Callable[[int], None]) -> None:
+        super().__init__(config)
+        self._greet = greet
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Starts, then greets."""
+        await super().startup(sockets=sockets)  # type: ignore[arg-type]
+        if self.started and not self.should_exit:
+            # What start-up made lives as long as the process; requests make little that is cyclic.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(_COLLECT_AFTER_OBJECTS)
+            self._greet(self.servers[0].sockets[0].getsockname()[1])
