@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -93,10 +94,16 @@ class Appender:
         """The last offset that was acknowledged here, -1 before the first."""
         return self._ends[partition]
 
-    def acknowledged(self, partition: int, offset: int) -> None:
-        """Notes an acknowledgement."""
-        if offset > self._ends[partition]:
-            self._ends[partition] = offset
+    def acknowledged(self, partition: int, offset: int) -> bool:
+        """Notes the last offset of a submission; False if it can't be its place.
+
+        A partition answers in the order of its offsets.
+        """
+        if offset <= self._ends[partition]:
+            return False
+        self._ends[partition] = offset
+        self.refused = False
+        return True
 
     def broke(self, client: "_Client", error: KafkaError) -> None:
         """Lets a producer go that will send nothing more; the next submission makes another."""
@@ -140,16 +147,20 @@ class _Client:
 
     def close(self, seconds: int) -> None:
         """Waits for answers, then answers the rest as unknown."""
-        if self.producer.flush(seconds):
-            self.producer.purge(blocking=False)
-        self._ending = True
+        with suppress(KafkaException):
+            self.producer.flush(seconds)
+        self.retire()
         self._thread.join(seconds)
 
     def _poll(self) -> None:
         producer = self.producer
         poll = producer.poll
         while not self._ending or len(producer):
-            poll(_POLL_SECONDS)
+            try:
+                poll(_POLL_SECONDS)
+            except KafkaException as problem:
+                # What breaks a producer is raised here and not given to its callback.
+                self._owner.broke(self, problem.args[0])
 
     def _heed(self, problem: KafkaError) -> None:
         if problem.fatal() or problem.code() == FATAL:
@@ -161,7 +172,16 @@ class _Client:
 class _Pending:
     """One submission: counts its records' answers."""
 
-    __slots__ = ("_client", "_done", "_last", "_left", "_owner", "_partition", "_problem")
+    __slots__ = (
+        "_client",
+        "_count",
+        "_done",
+        "_last",
+        "_left",
+        "_owner",
+        "_partition",
+        "_problem",
+    )
 
     def __init__(
         self, owner: Appender, client: _Client, partition: int, count: int, done: Done
@@ -169,9 +189,9 @@ class _Pending:
         self._owner = owner
         self._client = client
         self._partition = partition
-        self._left = count
+        self._count = self._left = count
         self._done: Done | None = done
-        self._last = -1
+        self._last: int | None = None
         self._problem: KafkaError | None = None
 
     def __call__(self, problem: KafkaError | None, message: Message) -> None:
@@ -179,8 +199,7 @@ class _Pending:
         if problem is not None:
             self._problem = problem
         else:
-            # Records of a partition are answered in the order of their offsets.
-            self._last = message.offset() or 0
+            self._last = message.offset()
         self._left -= 1
         if self._left == 0:
             self._finish()
@@ -190,12 +209,13 @@ class _Pending:
         if done is None:
             return
         problem, owner = self._problem, self._owner
-        if problem is None and self._last >= 0:
-            owner.acknowledged(self._partition, self._last)
-            done(self._last)
-        elif problem is None:
-            # A retry of what was stored long ago: the broker no longer knows where.
-            done(Transient("the event log stored the records but can't say where"))
+        if problem is None:
+            last = -1 if self._last is None else self._last
+            # For a repeated batch that it knows only to have, a broker gives -1 as the first place.
+            if last - self._count >= -1 and owner.acknowledged(self._partition, last):
+                done(last)
+            else:
+                done(Transient("the event log has the records but can't say where"))
         elif problem.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             owner.refused = True
             done(Transient(_REFUSED))
