@@ -46,7 +46,8 @@ class KafkaLayouts:
         self._logs: dict[int, KafkaLog] = {}
         self._found: dict[int, int] = {}
         self._listeners: list[Callable[[int], None]] = []
-        self._stop = threading.Event()
+        self._stopped = False
+        self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
     def generations(self) -> list[int]:
@@ -75,6 +76,7 @@ class KafkaLayouts:
                         number=generation,
                         partitions=partitions,
                         is_last=lambda: generation >= max(self._found, default=0),
+                        on_refused=self._wake.set,
                     ),
                     self._limits,
                     self._clock,
@@ -94,13 +96,14 @@ class KafkaLayouts:
         """See `Layouts.watch`. Looks every few seconds, and often while a log refuses records."""
         with self._lock:
             self._listeners.append(listener)
-            if self._thread is None and not self._stop.is_set():
+            if self._thread is None and not self._stopped:
                 self._thread = threading.Thread(target=self._run, name="log-layouts", daemon=True)
                 self._thread.start()
 
     def close(self) -> None:
         """Closes every log that was opened."""
-        self._stop.set()
+        self._stopped = True
+        self._wake.set()
         if self._thread is not None:
             self._thread.join(2 * _LOOK_SECONDS)
         for log in self._logs.values():
@@ -120,7 +123,12 @@ class KafkaLayouts:
 
     def _run(self) -> None:
         told = max(self._found, default=0)
-        while not self._stop.wait(self._pause()):
+        while not self._stopped:
+            # Woken as soon as a log refuses records: somebody waits for the next generation.
+            self._wake.wait(self._pause())
+            self._wake.clear()
+            if self._stopped:
+                return
             try:
                 newest = max(self._look(), default=0)
             except TollgateError as problem:

@@ -36,12 +36,14 @@ class Generation:
         number: of the generation.
         partitions: how many it has.
         is_last: whether no newer one exists, as far as is known.
+        on_refused: called, from any thread, when the topic begins to refuse records.
     """
 
     place: KafkaPlace
     number: int
     partitions: int
     is_last: Callable[[], bool] = lambda: True
+    on_refused: Callable[[], None] = lambda: None
 
 
 class KafkaLog:
@@ -56,6 +58,7 @@ class KafkaLog:
         self._appender = Appender(
             generation.place.options(), self._topic, generation.partitions, limits
         )
+        self._appender.on_refused = generation.on_refused
         self._retention = RetentionWatch(generation.place, generation.number, clock, margin_seconds)
         self._own = threading.local()
         # A reader goes with the thread that it belongs to.

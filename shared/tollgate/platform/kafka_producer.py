@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -56,6 +56,8 @@ class Appender:
     """Appends to the partitions of one topic. Thread-safe; opens nothing before its first use."""
 
     def __init__(self, options: Options, topic: str, partitions: int, limits: AppendLimits) -> None:
+        self.on_refused: Callable[[], None] = lambda: None
+        """Called from the polling thread when the topic begins to refuse records."""
         self._options = producer_options(options, limits)
         self._topic = topic
         self._ack_seconds = limits.ack_seconds
@@ -104,6 +106,12 @@ class Appender:
         self._ends[partition] = offset
         self.refused = False
         return True
+
+    def was_refused(self) -> None:
+        """Notes that the topic takes no records."""
+        if not self.refused:
+            self.refused = True
+            self.on_refused()
 
     def broke(self, client: "_Client", error: KafkaError) -> None:
         """Lets a producer go that will send nothing more; the next submission makes another."""
@@ -217,7 +225,7 @@ class _Pending:
             else:
                 done(Transient("the event log has the records but can't say where"))
         elif problem.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            owner.refused = True
+            owner.was_refused()
             done(Transient(_REFUSED))
         else:
             if problem.fatal() or problem.code() == FATAL:
