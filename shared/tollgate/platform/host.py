@@ -15,6 +15,7 @@ from tollgate.core.errors import MethodNotAllowed, NotFound, PermanentFault
 from tollgate.platform.application import Application, send_problem, send_reply
 from tollgate.platform.body import Receive, Scope, Send
 from tollgate.platform.functions import FUNCTIONS, Function, function_for
+from tollgate.platform.keys import open_key_refresh
 from tollgate.platform.parts import Parts
 from tollgate.platform.paths import FUNCTIONS as FOLDER
 from tollgate.platform.telemetry import exposition, gauge
@@ -115,6 +116,10 @@ class Host:
     def metrics(self) -> bytes:
         """All functions' figures in Prometheus' text format."""
         families = [gauge("tollgate_up", "1 while the host runs.", 1)]
+        if self._parts.has(open_key_refresh):
+            age = self._parts.clock.now() - self._parts.get(open_key_refresh).read_at
+            text = "How long ago the access keys in force were read."
+            families.append(gauge("tollgate_access_keys_age_seconds", text, age.total_seconds()))
         for app in self._apps.values():
             if app.service is not None:
                 families += app.service.metrics()

@@ -18,6 +18,7 @@ from tollgate.platform.access import (
     hash_secret,
     is_namespace,
 )
+from tollgate.platform.key_reader import read_keys
 from tollgate.platform.parts import Parts
 
 _log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class KeyRefresh:
 
     Attributes:
         index: what requests are checked against.
+        read_at: when SQL was last read: what was changed since then may not be in force yet.
         from_file: keys of the keys file; they end only by being taken out of it.
     """
 
@@ -67,6 +69,7 @@ class KeyRefresh:
         # One reader at a time: what was read earlier must never replace what was read later.
         self._reading = threading.Lock()
         self.index = KeyIndex()
+        self.read_at = parts.clock.now()
         self.from_file = (
             read_keys_file(parts.settings.keys_file) if parts.settings.keys_file else ()
         )
@@ -81,29 +84,11 @@ class KeyRefresh:
             self._read()
 
     def _read(self) -> None:
-        settings = self._parts.settings
-        keys = list(self.from_file)
-        ever = bool(keys)
-        embedded = settings.sql_url.startswith("sqlite:///")
-        if not embedded or Path(settings.sql_url.removeprefix("sqlite:///")).exists():
-            # SQLAlchemy takes half a second to import: only a process with a database pays.
-            from tollgate.platform.access_store import AccessKeyStore
-            from tollgate.platform.database import open_database
-
-            stored = AccessKeyStore(self._parts.get(open_database), self._parts.clock).list()
-            ever = ever or bool(stored)
-            keys += [
-                ActiveKey(
-                    id=key.id,
-                    namespace=key.namespace,
-                    scopes=frozenset(Scope(scope) for scope in key.scopes),
-                    secret_hash=key.secret_hash,
-                    expires_at=key.expires_at,
-                )
-                for key in stored
-                if key.revoked_at is None
-            ]
-        self.index.replace(keys, open_to_all=not ever)
+        began = self._parts.clock.now()
+        stored, ever = read_keys(self._parts.settings.sql_url)
+        keys = [*self.from_file, *stored]
+        self.index.replace(keys, open_to_all=not (ever or self.from_file))
+        self.read_at = began
 
     def forever(self, stop: threading.Event) -> None:
         """Refreshes until told to stop."""
