@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from tollgate.core.errors import TollgateError
+from tollgate.platform.greeting import greeting
 from tollgate.platform.host import Host
 from tollgate.platform.http_server import serve
 from tollgate.platform.keys import open_keys
@@ -58,34 +59,6 @@ def run(settings: Settings) -> int:
             print(greeting(f"http://localhost:{port}", open_to_all), flush=True)  # noqa: T201
 
         return serve(Host(parts), parts, greet)
-
-
-def greeting(url: str, open_to_all: bool) -> str:
-    """What a person should know once it runs, and do next."""
-    key = "" if open_to_all else " \\\n    -H 'Authorization: Bearer '\"$TOLLGATE_KEY\""
-    access = (
-        "No access key is configured: served on 127.0.0.1 only, namespace `default`."
-        if open_to_all
-        else "Requests need an access key: export TOLLGATE_KEY=tg_..."
-    )
-    return f"""
-Tollgate runs at {url}
-{access}
-
-Send an event:
-
-  curl -i {url}/api/v1/events{key} \\
-    -H 'Content-Type: application/cloudevents+json' \\
-    -d '{{"specversion":"1.0","id":"'$(date +%s%N)'","source":"quickstart","type":"prompt",
-         "subject":"customer-1","data":{{"tokens":42,"model":"gpt-5","type":"input"}}}}'
-
-See it counted:
-
-  curl '{url}/api/v1/meters/tokens_total/query?groupBy=model'{key}
-
-Or send two months of sample usage:  .venv/bin/tollgate demo --url {url}
-End with Ctrl-C.
-"""
 
 
 if __name__ == "__main__":
