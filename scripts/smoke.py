@@ -95,7 +95,7 @@ def event(kind: str, identity: str, amount: str) -> dict[str, object]:
     return {
         "specversion": "1.0",
         "type": kind,
-        "source": "smoke",
+        "source": kind,  # of this run alone: the same ids with another type would be conflicts
         "id": identity,
         "subject": "customer-1",
         "data": {"amount": amount},
