@@ -34,11 +34,20 @@ def mock() -> Iterator[MockKafka]:
 
 @pytest.fixture
 def log(mock: MockKafka) -> Iterator[KafkaLog]:
-    place = KafkaPlace(brokers=mock.bootstrap, prefix="mock", group="mock.load")
-    limits = AppendLimits(record_bytes_max=1 << 20, ack_seconds=ACK_SECONDS, compression="none")
-    generation = Generation(place=place, number=1, partitions=2)
-    with closing(KafkaLog(generation, limits, SystemClock(), 0)) as opened:
+    with closing(_open(mock, starter_seconds=0)) as opened:
         yield opened
+
+
+def _open(mock: MockKafka, starter_seconds: int) -> KafkaLog:
+    place = KafkaPlace(brokers=mock.bootstrap, prefix="mock", group="mock.load")
+    limits = AppendLimits(
+        record_bytes_max=1 << 20,
+        ack_seconds=ACK_SECONDS,
+        compression="none",
+        starter_seconds=starter_seconds,
+    )
+    generation = Generation(place=place, number=1, partitions=2)
+    return KafkaLog(generation, limits, SystemClock(), 0)
 
 
 @dataclass(slots=True)
@@ -252,3 +261,41 @@ def test_closing_answers_what_is_on_its_way(mock: MockKafka, log: KafkaLog) -> N
     assert isinstance(answers.get(timeout=1), Transient)
     log.submit(0, [b"later"], answers.put)
     assert "closed" in str(answers.get(timeout=1))
+
+
+# -- the first second ------------------------------------------------------------------------------
+
+
+def test_the_first_record_does_not_wait_for_a_producer_id(mock: MockKafka) -> None:
+    with closing(_open(mock, starter_seconds=1)) as log:
+        began = monotonic()
+        assert append(log, b"first") == 0
+        assert monotonic() - began < 0.4  # an idempotent producer alone: 0.5 s and more
+
+
+def test_nothing_of_the_first_second_is_sent_twice(mock: MockKafka) -> None:
+    with closing(_open(mock, starter_seconds=1)) as log:
+        append(log, b"first")
+        # Stored, and answered with an error: who sends again by itself stores it twice.
+        mock.fail_next(PRODUCE, KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND)
+        with pytest.raises(Transient):
+            append(log, b"second")
+        append(log, b"third")
+        assert values_of(read_all(log)).count(b"second") <= 1
+        assert log.restarts == 0
+
+
+def test_the_first_producer_hands_over_in_order(mock: MockKafka) -> None:
+    with closing(_open(mock, starter_seconds=1)) as log:
+        written: list[bytes] = []
+        until = monotonic() + 1.5
+        while monotonic() < until:
+            written += [b"%d.%d" % (len(written), part) for part in range(2)]
+            assert append(log, *written[-2:]) == len(written) - 1
+        # From here on the idempotent one writes: what may pass is tried again.
+        mock.fail_next(PRODUCE, KafkaError.NOT_LEADER_FOR_PARTITION)
+        written.append(b"last")
+        assert append(log, b"last") == len(written) - 1
+        stored = values_of(read_all(log))
+        assert stored == written[-len(stored) :]  # the mock forgets the oldest
+        assert len(stored) > 10

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -15,6 +16,7 @@ from tollgate.platform.kafka_client import FATAL, Options, note
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
 _QUEUE_KBYTES = 128 << 10
+_STARTER = {"enable.idempotence": False, "message.send.max.retries": 0, "max.in.flight": 1}
 _REFUSED = (
     "the layout of the event log is changing; what of this request was stored is unknown, and "
     "sending it again is exact"
@@ -29,11 +31,13 @@ class AppendLimits:
         record_bytes_max: one record, with what Kafka adds to it.
         ack_seconds: how long an append may take.
         compression: of a request's records: none, lz4, zstd.
+        starter_seconds: how long a producer of its own takes the first records; 0: none does.
     """
 
     record_bytes_max: int
     ack_seconds: int
     compression: str
+    starter_seconds: int = 1
 
 
 def producer_options(options: Options, limits: AppendLimits) -> Options:
@@ -60,7 +64,7 @@ class Appender:
         """Called from the polling thread when the topic begins to refuse records."""
         self._options = producer_options(options, limits)
         self._topic = topic
-        self._ack_seconds = limits.ack_seconds
+        self._limits = limits
         self._order = [threading.Lock() for _ in range(partitions)]
         self._making = threading.Lock()
         self._client: _Client | None = None
@@ -77,20 +81,26 @@ class Appender:
         if client is None:
             done(Transient("the event log is closed"))
             return
-        pending = _Pending(self, client, partition, len(values), done)
-        produce, topic = client.producer.produce, self._topic
-        try:
-            # Records of one submission stand side by side.
-            with self._order[partition]:
+        topic = self._topic
+        # Records of one submission stand side by side.
+        with self._order[partition]:
+            starter = client.starter
+            if starter is not None and (counted := starter.take(partition, done)) is not None:
+                done, client = counted, starter.client
+            pending = _Pending(self, client, partition, len(values), done)
+            try:
+                produce = client.producer.produce
                 for value in values:
                     produce(topic, value, None, partition, pending)
-        except BufferError:
-            pending.give_up("too much waits for the event log")
-        except KafkaException as problem:
-            error = problem.args[0]
-            if error.fatal():
-                self.broke(client, error)
-            pending.give_up(str(error))
+                return
+            except BufferError:
+                reason = "too much waits for the event log"
+            except KafkaException as problem:
+                error = problem.args[0]
+                reason = str(error)
+                if error.fatal():
+                    self.broke(client, error)
+        pending.give_up(reason)
 
     def end_known(self, partition: int) -> int:
         """The last offset that was acknowledged here, -1 before the first."""
@@ -129,12 +139,16 @@ class Appender:
             self._closed = True
             client, self._client = self._client, None
         if client is not None:
-            client.close(self._ack_seconds)
+            client.close(self._limits.ack_seconds)
 
     def _new_client(self) -> "_Client | None":
         with self._making:
             if self._client is None and not self._closed:
-                self._client = _Client(self, self._options)
+                client = _Client(self, self._options)
+                if self._limits.starter_seconds:
+                    first = _Client(self, self._options | _STARTER)
+                    client.starter = _Starter(first, self._order, self._limits.starter_seconds)
+                self._client = client
             return self._client
 
 
@@ -144,17 +158,23 @@ class _Client:
     def __init__(self, owner: Appender, options: Options) -> None:
         self._owner = owner
         self._ending = False
+        self.starter: _Starter | None = None
+        """Takes the records of the first second."""
         self.producer = Producer(options | {"error_cb": self._heed}, logger=_log)
         self._thread = threading.Thread(target=self._poll, name="log-acks", daemon=True)
         self._thread.start()
 
     def retire(self) -> None:
         """Answers all that is on its way as unknown, in the background."""
+        if self.starter is not None:
+            self.starter.client.retire()
         self.producer.purge(blocking=False)
         self._ending = True
 
     def close(self, seconds: int) -> None:
         """Waits for answers, then answers the rest as unknown."""
+        if self.starter is not None:
+            self.starter.client.close(seconds)
         with suppress(KafkaException):
             self.producer.flush(seconds)
         self.retire()
@@ -175,6 +195,44 @@ class _Client:
             self._owner.broke(self, problem)
         else:
             note(problem)
+
+
+class _Starter:
+    """A second producer for the first second: the idempotent one asks who it is half a second late.
+
+    librdkafka asks for a producer id when it is made, finds no connection yet, and asks again 500
+    ms later, which would be more than half of a cold start. This one has no id and never sends
+    anything twice, so it can't store a record twice either. A partition moves over once nothing of
+    it is on its way here: order is kept.
+    """
+
+    def __init__(self, client: _Client, order: Sequence[threading.Lock], seconds: int) -> None:
+        self.client = client
+        self._order = order
+        self._until = monotonic() + seconds
+        self._open = dict.fromkeys(range(len(order)), 0)
+
+    def take(self, partition: int, done: Done) -> Done | None:
+        """What to call in place of `done`; None if the partition has moved over.
+
+        Called with the partition's lock held.
+        """
+        count = self._open.get(partition)
+        if count is None:
+            return None
+        if count == 0 and monotonic() >= self._until:
+            del self._open[partition]
+            if not self._open:
+                self.client.retire()
+            return None
+        self._open[partition] = count + 1
+
+        def answered(outcome: int | Exception) -> None:
+            with self._order[partition]:
+                self._open[partition] -= 1
+            done(outcome)
+
+        return answered
 
 
 class _Pending:
