@@ -229,6 +229,9 @@ class ApiService:
                     found = {k: unquote(v, errors="strict") for k, v in match.groupdict().items()}
                 except UnicodeDecodeError:
                     raise NotFound("the path is not UTF-8") from None
+                if any("\0" in name for name in found.values()):
+                    # PostgreSQL can't even be asked for it.
+                    raise NotFound("nothing is named by what the path names")
                 return operation, found
             others.add(operation.method)
         if others:
