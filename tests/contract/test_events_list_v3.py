@@ -22,6 +22,7 @@ def follow(sender: Sender, uri: str) -> dict[str, Any]:
     return page
 
 
+@pytest.mark.embedded_only("events of one instant come in the order of one partition")
 @pytest.mark.parametrize("order", ["time", "ingested_at", "stored_at"])
 @pytest.mark.parametrize("suffix", ["", " asc", " desc"])
 def test_v3_walks_there_and_back(sender: Sender, order: str, suffix: str) -> None:

@@ -24,7 +24,10 @@ from tollgate.events.backup import backup_pieces
 from tollgate.platform.parts import Parts
 from tollgate.platform.settings import read_settings
 
-pytestmark = pytest.mark.e2e
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.embedded_only("services have backups of their own"),
+]
 PER_BATCH = 50
 METER = {"slug": "backup_sum", "eventType": "backup", "aggregation": "SUM", "valueProperty": "$.n"}
 

@@ -21,6 +21,7 @@ NewServer = Callable[..., Server]
 EVENT = {"specversion": "1.0", "source": "host", "type": "host.test", "subject": "s"}
 
 
+@pytest.mark.embedded_only("distributed, each process has figures of its own")
 def test_health_and_metrics_answer(server: Server) -> None:
     for path in ("/healthz", "/_/health", "/readyz", "/_/ready"):
         assert server.http.get(path).status_code == 200, path
@@ -176,6 +177,7 @@ def test_every_wrong_setting_is_said_at_once(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.embedded_only("the distributed world has a test of its own")
 def test_a_taken_port_is_said(server: Server, tmp_path: Path) -> None:
     done = run_once(tmp_path / "d", "--port", str(server.port))
     assert done.returncode != 0
@@ -183,6 +185,7 @@ def test_a_taken_port_is_said(server: Server, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.embedded_only("it starts another embedded product on the folder")
 def test_a_data_folder_in_use_is_refused(server: Server) -> None:
     done = run_once(server.data, "--port", str(free_port()))
     assert done.returncode == 2

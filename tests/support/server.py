@@ -1,5 +1,10 @@
-"""The product as its users run it: a process of its own on a free port and a data folder."""
+"""The product as its users run it, on a port and a data folder: one process, or a world of them.
 
+A test that asks for `server` runs twice, on the embedded product and on the distributed one, unless
+it is marked `embedded_only`; one that asks for `new_server` only if it is marked `both_worlds`.
+"""
+
+import json
 import os
 import signal
 import socket
@@ -8,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -17,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SAMPLE_METERS = ROOT / "infra" / "meters" / "sample.yaml"
 _START_SECONDS = 60
 _STOP_SECONDS = 40
+EMBEDDED, DISTRIBUTED = "embedded", "distributed"
 
 
 def free_port() -> int:
@@ -53,6 +59,8 @@ def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
 class Server:
     """One process of `python -m tollgate.platform.up`."""
 
+    module = "tollgate.platform.up"
+
     def __init__(
         self,
         data: Path,
@@ -88,7 +96,7 @@ class Server:
             arguments += ["--meters", str(self._meters)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tollgate.platform.up", *arguments],
+                [sys.executable, "-m", self.module, *arguments],
                 env=environment,
                 stdout=log,
                 stderr=log,
@@ -131,24 +139,89 @@ class Server:
             process.wait()
             self._process = None
 
-    def __enter__(self) -> "Server":
-        return self.start()
+    def __enter__(self) -> Self:
+        if self._process is None:
+            self.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.http.close()
         self.kill()
 
 
+class World(Server):
+    """The same, distributed: the process is the one that keeps all others running."""
+
+    module = "tollgate.local.world"
+
+    def processes(self) -> dict[str, int]:
+        """Process ids by name, of those that run."""
+        try:
+            found = json.loads((self.data / "world.json").read_text())["processes"]
+        except FileNotFoundError:
+            return {}
+        return {name: each["pid"] for name, each in found.items() if each["pid"] is not None}
+
+    def place(self, name: str) -> str:
+        """Where a process answers itself."""
+        found = json.loads((self.data / "world.json").read_text())["processes"]
+        place: str = found[name]["url"]
+        return place
+
+    def _ready(self) -> bool:
+        return super()._ready() and "entry" in self.processes()
+
+    def kill(self) -> None:
+        """Ends all with kill -9 of the one that keeps them, and waits until none is left."""
+        left = self.processes() if self._process is not None else {}
+        super().kill()
+        wait_until(lambda: not any(map(is_running, left.values())), what="none left")
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process has not ended; one that nobody has taken note of has."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test on the worlds that are its own."""
+    marked = metafunc.definition.get_closest_marker
+    if "server" in metafunc.fixturenames:
+        worlds = [EMBEDDED] if marked("embedded_only") else [EMBEDDED, DISTRIBUTED]
+        metafunc.parametrize("server", worlds, indirect=True, scope="session")
+    if "new_server" in metafunc.fixturenames and marked("both_worlds"):
+        metafunc.parametrize("new_server", [EMBEDDED, DISTRIBUTED], indirect=True)
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A running product with the sample meters, shared by the session."""
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running product in one process with the sample meters, shared by the session."""
     with Server(tmp_path_factory.mktemp("server") / "data") as running:
         yield running
 
 
+@pytest.fixture(scope="session")
+def distributed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A running product of many processes with the sample meters, shared by the session."""
+    with World(tmp_path_factory.mktemp("world") / "data") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Server:
+    """A running product with the sample meters, shared by the session."""
+    running: Server = request.getfixturevalue(getattr(request, "param", EMBEDDED))
+    return running
+
+
 @pytest.fixture
-def new_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def new_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Makes servers of one's own (not started), killed at the end of the test."""
+    kind = World if getattr(request, "param", EMBEDDED) == DISTRIBUTED else Server
     made: list[Server] = []
 
     def make(
@@ -156,7 +229,7 @@ def new_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         meters: Path | None = SAMPLE_METERS,
         data: Path | None = None,
     ) -> Server:
-        made.append(Server(data or tmp_path / "data", meters, settings))
+        made.append(kind(data or tmp_path / "data", meters, settings))
         return made[-1]
 
     yield make

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from tollgate.core.errors import PermanentFault
+
 _log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 0.1
 _PAUSE_SECONDS_MAX = 10
@@ -91,6 +93,10 @@ class Keeper:
 
     def _start_service(self) -> None:
         self.service.start()
+        if self._stopping.is_set():
+            # Told to end before there was a process that could be told.
+            self.service.stop()
+            raise PermanentFault("told to end")
         self._pid = self.service.pid
         self._changed()
 

@@ -47,6 +47,7 @@ _DATA = Path(".data") / "distributed"
 _TOPIC_PREFIX = "tollgate-events"
 _ATTEMPTS = 3
 _READY_SECONDS = 120
+_PORT_SECONDS = 2
 _LOOK_SECONDS = 0.05
 _LOG_SHOWN_BYTES = 2000
 
@@ -99,6 +100,7 @@ class World:
             PermanentFault: something did not come up, or the world is to end.
         """
         self._data.mkdir(parents=True, exist_ok=True)
+        self.note()
         self._start_all(self._stores)
         self._set_up()
         open_to_all, host = self._access()
@@ -276,8 +278,7 @@ def run(settings: Settings) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os.write(end, b"\0"))
     with lock_data_folder(settings):
-        if not is_free(settings.host or HOST, settings.port):
-            raise PermanentFault(f"port {settings.port}: address already in use")
+        _wait_for_port(settings.host or HOST, settings.port)
         if not any(CACHE.glob("*.jars")):
             _log.info("fetching Kafka's jars, once (45 MB)", extra={"into": str(CACHE)})
         world = World(settings)
@@ -300,6 +301,15 @@ def run(settings: Settings) -> int:
         if not told:
             raise failures[0]
     return 0
+
+
+def _wait_for_port(host: str, port: int) -> None:
+    # The entry of a world that was killed a moment ago may still be going.
+    pause, end = threading.Event(), time.monotonic() + _PORT_SECONDS
+    while not is_free(host, port):
+        if time.monotonic() > end:
+            raise PermanentFault(f"port {port}: address already in use")
+        pause.wait(_LOOK_SECONDS)
 
 
 def _report(world: World, *, open_to_all: bool) -> str:
