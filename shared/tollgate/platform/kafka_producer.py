@@ -85,8 +85,13 @@ class Appender:
         # Records of one submission stand side by side.
         with self._order[partition]:
             starter = client.starter
-            if starter is not None and (counted := starter.take(partition, done)) is not None:
-                done, client = counted, starter.client
+            if starter is not None:
+                if (counted := starter.take(partition, done)) is not None:
+                    done, client = counted, starter.client
+                elif starter.is_done:
+                    # Its thread lets go of it last: closing its connections takes a while.
+                    client.starter = None
+                    starter.client.retire()
             pending = _Pending(self, client, partition, len(values), done)
             try:
                 produce = client.producer.produce
@@ -212,6 +217,11 @@ class _Starter:
         self._until = monotonic() + seconds
         self._open = dict.fromkeys(range(len(order)), 0)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether every partition has moved over."""
+        return not self._open
+
     def take(self, partition: int, done: Done) -> Done | None:
         """What to call in place of `done`; None if the partition has moved over.
 
@@ -222,8 +232,6 @@ class _Starter:
             return None
         if count == 0 and monotonic() >= self._until:
             del self._open[partition]
-            if not self._open:
-                self.client.retire()
             return None
         self._open[partition] = count + 1
 
@@ -242,8 +250,8 @@ class _Pending:
         "_client",
         "_count",
         "_done",
-        "_last",
         "_left",
+        "_offsets",
         "_owner",
         "_partition",
         "_problem",
@@ -257,7 +265,7 @@ class _Pending:
         self._partition = partition
         self._count = self._left = count
         self._done: Done | None = done
-        self._last: int | None = None
+        self._offsets: list[int] = []
         self._problem: KafkaError | None = None
 
     def __call__(self, problem: KafkaError | None, message: Message) -> None:
@@ -265,7 +273,7 @@ class _Pending:
         if problem is not None:
             self._problem = problem
         else:
-            self._last = message.offset()
+            self._offsets.append(_offset_of(message))
         self._left -= 1
         if self._left == 0:
             self._finish()
@@ -276,9 +284,10 @@ class _Pending:
             return
         problem, owner = self._problem, self._owner
         if problem is None:
-            last = -1 if self._last is None else self._last
+            first, last = self._offsets[0], self._offsets[-1]
             # For a repeated batch that it knows only to have, a broker gives -1 as the first place.
-            if last - self._count >= -1 and owner.acknowledged(self._partition, last):
+            in_place = first >= 0 and last - first == self._count - 1
+            if in_place and owner.acknowledged(self._partition, last):
                 done(last)
             else:
                 done(Transient("the event log has the records but can't say where"))
@@ -295,3 +304,8 @@ class _Pending:
         done, self._done = self._done, None
         if done is not None:
             done(Transient(f"the event log takes nothing now: {reason}"))
+
+
+def _offset_of(message: Message) -> int:
+    offset = message.offset()
+    return -1 if offset is None else offset
