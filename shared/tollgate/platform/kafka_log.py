@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from tollgate.core.clock import Clock
 from tollgate.core.errors import PermanentFault, Transient
@@ -24,6 +24,8 @@ from tollgate.platform.kafka_retention import RetentionWatch
 
 _log = logging.getLogger(__name__)
 _LOOK_BYTES = 4096
+_LEADER_MOVES = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+_LEADER_PAUSE_SECONDS = 0.05
 _MARKS_MAX = 16
 
 
@@ -67,6 +69,7 @@ class KafkaLog:
         self._asker: Consumer | None = None
         self._final_ends: dict[int, int] = {}
         self._closed = False
+        self._pause = threading.Event()  # never set
 
     @property
     def generation(self) -> int:
@@ -224,12 +227,18 @@ class KafkaLog:
                 options = consumer_options(self._place.options(), self._place.group)
                 self._asker = Consumer(options, logger=_log)
             asker = self._asker
-        try:
-            found = asker.get_watermark_offsets(
-                TopicPartition(self._topic, partition), timeout=REQUEST_SECONDS
-            )
-        except KafkaException as problem:
-            raise fault_of(problem) from problem
+        until = monotonic() + REQUEST_SECONDS
+        found = None
+        while found is None and monotonic() < until:
+            try:
+                found = asker.get_watermark_offsets(
+                    TopicPartition(self._topic, partition), timeout=REQUEST_SECONDS
+                )
+            except KafkaException as problem:
+                # A topic that is new, or whose leader moves, has one within moments.
+                if problem.args[0].code() not in _LEADER_MOVES or monotonic() >= until:
+                    raise fault_of(problem) from problem
+                self._pause.wait(_LEADER_PAUSE_SECONDS)
         if found is None:
             raise Transient("the event log can't be asked for its end: no answer in time")
         low, high = found
