@@ -10,14 +10,18 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from urllib3 import Timeout
 
 from tollgate.core.errors import Fault, InvalidInput, PermanentFault, TollgateError, Transient
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.httpclient import HttpClient
 
 DATABASE = "tollgate"
 INSERT_SETTINGS: dict[str, Any] = {
@@ -27,12 +31,15 @@ INSERT_SETTINGS: dict[str, Any] = {
     "date_time_input_format": "basic",
 }
 _ROW_FORMAT = "JSONCompactEachRow"
+_OPEN_SECONDS = 1
+"""For the first connection, which is tried twice."""
 _CONNECT_SECONDS = 2
 _SEND_SECONDS = 5
 """For connecting, and for each piece of an insert."""
 _INSERT_SECONDS = 300
 _GRACE_SECONDS = 30
 _PIECE_BYTES = 256 << 10
+_REQUEST = re.compile(r" with url: \S+")
 _CODE = re.compile(r"Code: (\d+)")
 # https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
 # Only what a row can be guilty of: a missing column or unknown format is no dead letter's fault.
@@ -128,8 +135,15 @@ class ClickHouse:
                 autogenerate_session_id=False,
                 dedicated_pool=True,
                 compress=False if _is_near(self._url) else "lz4",
-                connect_timeout=_SEND_SECONDS if writes else _CONNECT_SECONDS,
+                connect_timeout=_OPEN_SECONDS,
                 send_receive_timeout=_INSERT_SECONDS if writes else self._query_seconds,
+            )
+            remote = cast("HttpClient", made)
+            # From now on connecting is tried once; who asked repeats it, or says 503.
+            remote.http_retries = 0
+            remote.timeout = Timeout(
+                connect=_SEND_SECONDS if writes else _CONNECT_SECONDS,
+                read=remote.timeout.read_timeout,
             )
         except _ERRORS as problem:
             raise translated(problem) from problem
@@ -280,7 +294,7 @@ def translated(problem: Exception) -> TollgateError:
     text = str(problem)
     match = _CODE.search(text)
     code = getattr(problem, "code", None) or (int(match[1]) if match else 0)
-    short = text.split(" (for url", 1)[0][:500]
+    short = _REQUEST.sub("", text.split(" (for url", 1)[0])[:500]
     if code in _TOO_MUCH:
         return InvalidInput(
             (
