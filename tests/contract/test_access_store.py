@@ -48,7 +48,9 @@ def test_a_key_is_shown_once_and_only_its_hash_is_kept(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "tg_", "tg_a_b", f"tg_{new_ulid()}_short", f"xx_{new_ulid()}_{'a' * 43}"]
+    "text",
+    ["", "tg_", "tg_a_b", f"tg_{new_ulid()}_short", f"xx_{new_ulid()}_{'a' * 43}"],
+    ids=["empty", "prefix alone", "no ulid", "short secret", "other prefix"],
 )
 def test_other_texts_are_no_keys(text: str) -> None:
     assert split_key(text) is None

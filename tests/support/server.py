@@ -33,7 +33,7 @@ def free_port() -> int:
         return port
 
 
-def wait_until(condition: Callable[[], Any], seconds: int = 20, what: str = "condition") -> Any:
+def wait_until(condition: Callable[[], Any], seconds: int = 60, what: str = "condition") -> Any:
     """Polls until a condition gives something true, and gives that."""
     end = time.monotonic() + seconds
     while True:
