@@ -76,7 +76,7 @@ def test_no_encoding(encoding: bytes) -> None:
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"GZIP", b" x-gzip "])
 def test_gzip_by_any_of_its_names(encoding: bytes) -> None:
-    assert read([gzip.compress(b"{}", mtime=0)], {b"content-encoding": encoding})[0] == b"{}"
+    assert read([gzip.compress(b"{}")], {b"content-encoding": encoding})[0] == b"{}"
 
 
 @pytest.mark.parametrize("encoding", [b"br", b"deflate", b"gzip, gzip", b"zstd", b"\xff"])
@@ -116,7 +116,9 @@ def test_a_stream_that_is_damaged(body: bytes, at: int, change: int) -> None:
     assert found == body
 
 
-@pytest.mark.parametrize("packed", [b"", b"{}", zlib.compress(b"{}"), gzip.compress(b"{}", mtime=0) + b"x"])
+@pytest.mark.parametrize(
+    "packed", [b"", b"{}", zlib.compress(b"{}"), gzip.compress(b"{}", mtime=0) + b"x"]
+)
 def test_what_is_no_gzip(packed: bytes) -> None:
     with pytest.raises(InvalidInput, match=r"not gzip"):
         unpacked(packed)
@@ -124,7 +126,7 @@ def test_what_is_no_gzip(packed: bytes) -> None:
 
 @pytest.mark.parametrize("size", [MOST, MOST + 1])
 def test_the_bound_of_the_unpacked(size: int) -> None:
-    packed = gzip.compress(b"x" * size, mtime=0)
+    packed = gzip.compress(b"x" * size)
     if size <= MOST:
         assert unpacked(packed) == b"x" * size
     else:
@@ -133,16 +135,16 @@ def test_the_bound_of_the_unpacked(size: int) -> None:
 
 
 def test_bombs_are_left_packed() -> None:
-    bomb = gzip.compress(b"\0" * (64 << 20, mtime=0))
+    bomb = gzip.compress(b"\0" * (64 << 20))
     with pytest.raises(TooLarge):
         unpacked(bomb, most=1 << 20)
     with pytest.raises(TooLarge):
-        unpacked(gzip.compress(b"\0" * 600, mtime=0) * 2)
+        unpacked(gzip.compress(b"\0" * 600) * 2)
 
 
 def test_a_swarm_of_empty_members_is_cut_short() -> None:
     """Each costs a copy of what follows: without a bound, 16 MiB of them took minutes."""
-    swarm = gzip.compress(b"", mtime=0) * 700_000
+    swarm = gzip.compress(b"") * 700_000
     with pytest.raises(InvalidInput, match=r"more than 1000 members"):
         unpacked(swarm, most=16 << 20)
-    assert unpacked(gzip.compress(b"", mtime=0) * 999 + gzip.compress(b"{}"), most=1 << 20) == b"{}"
+    assert unpacked(gzip.compress(b"") * 999 + gzip.compress(b"{}"), most=1 << 20) == b"{}"
