@@ -57,7 +57,7 @@ def decide(batch: Batch, seen: SeenKeys, clickhouse: ClickHouse, window: Window)
         return
     claims = stored_claims(
         clickhouse,
-        {day: [batch.key_text(event) for event in events] for day, events in days.items()},
+        {day: [batch.key_text(event) for event in events.tolist()] for day, events in days.items()},
     )
     contents = _stored_contents(clickhouse, candidates, claims)
     for event, line in candidates.items():

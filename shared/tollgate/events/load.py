@@ -19,7 +19,7 @@ from tollgate.core.errors import PermanentFault, TollgateError
 from tollgate.events.batch import DEAD, OUTCOMES, STORED, Batch, open_batch
 from tollgate.events.claims import Window, decide
 from tollgate.events.dedupe import SeenKeys
-from tollgate.events.ledger import Frontier, read_frontier
+from tollgate.events.ledger import Frontier, read_frontier, read_frontiers_after
 from tollgate.events.rebuild import rebuild
 from tollgate.events.record import events_in
 from tollgate.events.rows import (
@@ -143,6 +143,20 @@ class Loader:
         waiting = self._log.read(self._partition, frontier, 1)
         now = self._clock.now_us()
         return min(waiting[0].appended_us, now) if waiting else now
+
+    def _oldest_of_all_us(self) -> int:
+        """Append time of the first record not yet loaded in any partition of the log, or now.
+
+        Partitions of older generations are loaded to their ends before this one is begun.
+        """
+        generation = self._log.generation
+        everyone = dict.fromkeys((generation, p) for p in range(self._log.partitions))
+        loaded = read_frontiers_after(self._clickhouse, everyone)
+        oldest_us = self._clock.now_us()
+        for (_, partition), frontier in loaded.items():
+            waiting = self._log.read(partition, frontier, 1)
+            oldest_us = min(oldest_us, waiting[0].appended_us) if waiting else oldest_us
+        return oldest_us
 
     def run(self, stop: threading.Event) -> None:
         """Loads until `stop` is set; what is gathered by then is written first.
@@ -287,9 +301,11 @@ class Loader:
         window = self._limits.window_us
         if window == 0:
             return
-        before = self._oldest_us(self.progress.frontier) - window - 2 * DAY_US
+        margin = window + 2 * DAY_US
         with self.gate:
-            self._seen.forget_before(before)
+            self._seen.forget_before(self._oldest_us(self.progress.frontier) - margin)
+        # The table is everybody's: whoever is furthest behind decides.
+        before = self._oldest_of_all_us() - margin
         if before // DAY_US == self._day:
             return
         rows = self._clickhouse.query(
