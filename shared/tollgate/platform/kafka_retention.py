@@ -82,12 +82,16 @@ class RetentionWatch:
                 continue
             since_ms = self._clock.now_us() // 1000 - kept_ms + self._margin_ms
             wanted = [TopicPartition(topic, p, since_ms) for p in range(partitions)]
+            # Before the times are asked for: what is appended in between is young, not old.
+            ends = [self._ends(consumer, TopicPartition(topic, p)) for p in range(partitions)]
             safe = consumer.offsets_for_times(wanted, timeout=REQUEST_SECONDS)
             loaded = consumer.committed(
                 [TopicPartition(topic, p) for p in range(partitions)], timeout=REQUEST_SECONDS
             )
-            for old, done in zip(safe, loaded, strict=True):
-                if self._is_late(consumer, old, done):
+            for old, done, (low, high) in zip(safe, loaded, ends, strict=True):
+                until = high if old.offset < 0 else old.offset
+                first = max(low, done.offset)
+                if first < until and self._has_record(old, first, until):
                     return (
                         f"events that are not loaded yet come near deletion: topic {topic},"
                         f" partition {old.partition} keeps records for {kept_ms // 1000} s; start"
@@ -95,13 +99,9 @@ class RetentionWatch:
                     )
         return ""
 
-    def _is_late(self, consumer: Consumer, old: TopicPartition, done: TopicPartition) -> bool:
-        """Whether a record before offset `old` is not committed by `done`."""
-        at = TopicPartition(old.topic, old.partition)
-        low, high = consumer.get_watermark_offsets(at, timeout=REQUEST_SECONDS) or (0, 0)
-        until = high if old.offset < 0 else old.offset
-        first = max(low, done.offset)
-        return first < until and self._has_record(at, first, until)
+    def _ends(self, consumer: Consumer, at: TopicPartition) -> tuple[int, int]:
+        """The first offset that is kept, and the one that the next record will get."""
+        return consumer.get_watermark_offsets(at, timeout=REQUEST_SECONDS) or (0, 0)
 
     def _has_record(self, at: TopicPartition, first: int, until: int) -> bool:
         """Whether any of the offsets from `first` is a record: marks need no loading."""
