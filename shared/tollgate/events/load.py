@@ -19,8 +19,7 @@ from tollgate.core.errors import PermanentFault, TollgateError
 from tollgate.events.batch import DEAD, OUTCOMES, STORED, Batch, open_batch
 from tollgate.events.claims import Window, decide
 from tollgate.events.dedupe import SeenKeys
-from tollgate.events.ledger import Frontier, read_frontier, read_frontiers_after
-from tollgate.events.rebuild import rebuild
+from tollgate.events.ledger import Frontier, read_frontier
 from tollgate.events.record import events_in
 from tollgate.events.rows import (
     EVENT_COLUMNS,
@@ -127,9 +126,10 @@ class Loader:
                 f"the ledger ends at {frontier}: rows of ClickHouse are missing. Restore the data "
                 "folder from a backup; nothing is loaded before that"
             )
+        self._seen = SeenKeys()
         window = self._limits.window_us
         since = 0 if window == 0 else max(0, self._oldest_us(frontier) - window - 2 * DAY_US)
-        self._seen = rebuild(self._clickhouse, generation, self._partition, since)
+        self._rebuild(since)
         self._held.clear()
         self._read_through = self.progress.frontier = frontier
         self._frontier.publish(generation, self._partition, frontier)
@@ -144,19 +144,28 @@ class Loader:
         now = self._clock.now_us()
         return min(waiting[0].appended_us, now) if waiting else now
 
-    def _oldest_of_all_us(self) -> int:
-        """Append time of the first record not yet loaded in any partition of the log, or now.
-
-        Partitions of older generations are loaded to their ends before this one is begun.
-        """
-        generation = self._log.generation
-        everyone = dict.fromkeys((generation, p) for p in range(self._log.partitions))
-        loaded = read_frontiers_after(self._clickhouse, everyone)
-        oldest_us = self._clock.now_us()
-        for (_, partition), frontier in loaded.items():
-            waiting = self._log.read(partition, frontier, 1)
-            oldest_us = min(oldest_us, waiting[0].appended_us) if waiting else oldest_us
-        return oldest_us
+    def _rebuild(self, since_us: int) -> None:
+        days = self._clickhouse.query(
+            "SELECT toString(day) FROM (SELECT DISTINCT toDate(appended_at) AS day"
+            f" FROM {DATABASE}.event_keys WHERE appended_at >="
+            " fromUnixTimestamp64Micro({since:Int64}, 'UTC')) ORDER BY day",
+            {"since": since_us},
+        )
+        client = self._clickhouse.client()
+        for (day,) in days:
+            with client.query_np_stream(
+                "SELECT reinterpretAsUInt64(substring(key, 1, 8)) AS low,"
+                " reinterpretAsUInt64(substring(key, 9, 8)) AS high,"
+                " toUnixTimestamp64Micro(appended_at) AS appended"
+                f" FROM (SELECT unhex(hex(key_hash)) AS key, appended_at FROM {DATABASE}.event_keys"
+                " WHERE toDate(appended_at) = {day:Date} AND log_partition = {partition:UInt16})",
+                parameters={"day": day, "partition": self._partition},
+            ) as blocks:
+                for block in blocks:
+                    hashes = np.column_stack(
+                        (block["low"].astype(np.uint64), block["high"].astype(np.uint64))
+                    )
+                    self._seen.add(hashes, int(block["appended"][0]))
 
     def run(self, stop: threading.Event) -> None:
         """Loads until `stop` is set; what is gathered by then is written first.
@@ -301,11 +310,9 @@ class Loader:
         window = self._limits.window_us
         if window == 0:
             return
-        margin = window + 2 * DAY_US
+        before = self._oldest_us(self.progress.frontier) - window - 2 * DAY_US
         with self.gate:
-            self._seen.forget_before(self._oldest_us(self.progress.frontier) - margin)
-        # The table is everybody's: whoever is furthest behind decides.
-        before = self._oldest_of_all_us() - margin
+            self._seen.forget_before(before)
         if before // DAY_US == self._day:
             return
         rows = self._clickhouse.query(

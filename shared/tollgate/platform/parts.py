@@ -64,9 +64,7 @@ def open_clickhouse(parts: Parts) -> "ClickHouse":
 
     settings = parts.settings
     if settings.clickhouse_url:
-        clickhouse = ClickHouse(
-            url=settings.clickhouse_url, query_seconds_max=settings.query_seconds_max
-        )
+        clickhouse = ClickHouse(url=settings.clickhouse_url)
     else:
         clickhouse = ClickHouse(path=settings.clickhouse_path)
     parts.on_close(clickhouse.close)
