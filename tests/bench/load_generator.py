@@ -313,7 +313,9 @@ class OpenLoop(_Run):
     async def stop(self) -> LoadResult:
         """Stop sending, wait for the answers under way, return what the window saw."""
         self.close_window()
-        return self.result(await self.drain() + len(self._due))
+        unanswered = await self.drain()
+        # What was due after the window was never to be measured.
+        return self.result(unanswered + sum(due < self._window_end_ns for due in self._due))
 
     def _tick(self) -> None:
         if not self.sending:

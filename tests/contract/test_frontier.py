@@ -105,7 +105,7 @@ def test_what_a_loader_elsewhere_has_is_asked(store: Watched, generation: int) -
         waiting = pool.submit(frontier.wait, token, 20_000)
         write(store, generation, 0, 5)
         write(store, generation, 3, 1)
-        wait_until(lambda: frontier.known().get((generation, 3)) == 1, 60, "heard of it")
+        wait_until(lambda: frontier.known().get((generation, 3)) == 1, what="heard of it")
         assert not waiting.done()
         write(store, generation, 3, 2)
         assert waiting.result(5)
@@ -162,7 +162,7 @@ def test_nobody_waits_for_a_query_but_who_needs_it(store: Watched, generation: i
     store.go_on.clear()
     with ThreadPoolExecutor() as pool:
         stuck = pool.submit(frontier.wait, Token(generation=generation, offsets={1: 5}), 20_000)
-        wait_until(lambda: store.asked, 60, "the question")
+        wait_until(lambda: store.asked, what="the question")
         began = monotonic()
         frontier.publish(generation, 0, 9)
         assert frontier.wait(Token(generation=generation, offsets={0: 9}), 5_000)

@@ -96,19 +96,19 @@ def test_members_share_all_generations(group: Group) -> None:
     group.create(f"{group.prefix}.1", 4)
     group.create(f"{group.prefix}.1.backup", 1)
     group.create(f"{group.prefix}x.1", 1)
-    wait_until(owns(owner, 4), 60, "all of the first generation")
+    wait_until(owns(owner, 4), what="all of the first generation")
     assert owner.owned == first.owned == {(1, n) for n in range(4)}
     second, other = group.member()
     second.start()
-    wait_until(lambda: len(other.owned) == len(owner.owned) == 2, 60, "halves")
+    wait_until(lambda: len(other.owned) == len(owner.owned) == 2, what="halves")
     # Cooperative: what the first keeps was never taken from it.
     assert [word for word, _ in owner.told] == ["assigned", "revoked"]
     group.create(f"{group.prefix}.2", 3)
-    wait_until(lambda: len(owner.owned | other.owned) == 7, 60, "the second generation")
-    wait_until(lambda: not owner.owned & other.owned, 60, "shared out")
+    wait_until(lambda: len(owner.owned | other.owned) == 7, what="the second generation")
+    wait_until(lambda: not owner.owned & other.owned, what="shared out")
     assert owner.owned | other.owned == {(1, n) for n in range(4)} | {(2, n) for n in range(3)}
     second.stop()
-    wait_until(owns(owner, 7), 60, "all again")
+    wait_until(owns(owner, 7), what="all again")
     assert other.owned == set()
     assert group.size() == 1
 
@@ -117,26 +117,26 @@ def test_who_owns_nothing_has_joined_all_the_same(group: Group) -> None:
     group.create(f"{group.prefix}.1", 1)
     (first, owner), (second, other) = group.member(), group.member()
     first.start()
-    wait_until(owns(owner, 1), 60, "the partition")
+    wait_until(owns(owner, 1), what="the partition")
     second.start()
-    wait_until(lambda: second.joined, 60, "joined")
+    wait_until(lambda: second.joined, what="joined")
     assert other.told == []
     first.stop()
-    wait_until(owns(other, 1), 60, "taken over")
+    wait_until(owns(other, 1), what="taken over")
 
 
 def test_what_is_revoked_is_nobody_elses_before_its_owner_is_done(group: Group) -> None:
     group.create(f"{group.prefix}.1", 2)
     (first, owner), (second, other) = group.member(), group.member()
     first.start()
-    wait_until(owns(owner, 2), 60, "both")
+    wait_until(owns(owner, 2), what="both")
     owner.hold.clear()
     second.start()
-    wait_until(lambda: owner.told[-1][0] == "revoked", 60, "asked to give one back")
+    wait_until(lambda: owner.told[-1][0] == "revoked", what="asked to give one back")
     first.commit(*owner.told[-1][1][0], 6)
     assert other.owned == set()
     owner.hold.set()
-    wait_until(owns(other, 1), 60, "given")
+    wait_until(owns(other, 1), what="given")
     ((generation, partition),) = other.owned
     # What was loaded meanwhile was committed before the other had it.
     assert group.committed()[f"{group.prefix}.{generation}", partition] == 7
@@ -147,18 +147,18 @@ def test_commits_are_of_loaded_records_and_of_ours_alone(group: Group) -> None:
     topic = f"{group.prefix}.1"
     member, owner = group.member()
     member.start()
-    wait_until(owns(owner, 3), 60, "all")
+    wait_until(owns(owner, 3), what="all")
     member.commit(1, 0, -1)
     member.commit(1, 1, 41)
     member.commit(1, 1, 40)
     member.commit(2, 0, 5)
-    wait_until(lambda: len(group.committed()) == 2, 60, "committed")
+    wait_until(lambda: len(group.committed()) == 2, what="committed")
     # The next to be loaded; one that loaded nothing says so, and can be scaled up from zero.
     assert group.committed() == {(topic, 0): 0, (topic, 1): 42}
     member.stop()
     member.commit(1, 2, 99)
     member.start()
-    wait_until(owns(owner, 3), 60, "all again")
+    wait_until(owns(owner, 3), what="all again")
     assert group.committed() == {(topic, 0): 0, (topic, 1): 42}
 
 
@@ -171,11 +171,11 @@ def test_nothing_is_ever_read_through_the_group(group: Group) -> None:
     assert producer.flush(10) == 0
     member, owner = group.member()
     member.start()
-    wait_until(owns(owner, 1), 60, "the partition")
+    wait_until(owns(owner, 1), what="the partition")
     producer.produce(topic, b"after", partition=0)
     assert producer.flush(10) == 0
     member.commit(1, 0, 0)
-    wait_until(lambda: group.committed() == {(topic, 0): 1}, 60, "a round of polling")
+    wait_until(lambda: group.committed() == {(topic, 0): 1}, what="a round of polling")
     assert member.records_seen == 0
 
 
@@ -187,13 +187,13 @@ def test_a_broker_that_freezes_takes_everything_and_gives_it_back(
         group.create(f"{group.prefix}.1", 2)
         member, owner = group.member()
         member.start()
-        wait_until(owns(owner, 2), 60, "both")
+        wait_until(owns(owner, 2), what="both")
         frozen.suspend()
         wait_until(lambda: owner.told[-1][0] == "lost", 30, "lost")
         assert not member.joined
         assert member.owned == owner.owned == set()
         frozen.resume()
-        wait_until(owns(owner, 2), 60, "both again")
+        wait_until(owns(owner, 2), what="both again")
         frozen.suspend()
         # Leaving takes bounded time whatever the broker does.
         member.stop()

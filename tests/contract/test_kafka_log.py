@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -223,6 +224,25 @@ def test_events_are_refused_before_the_oldest_unloaded_record_is_deleted(
         assert "come near deletion" in retention.check()
         retention.commit(2)
         assert retention.check() == ""
+
+
+def test_a_record_that_comes_while_an_empty_log_is_asked_about_is_young(
+    broker: Broker, topic_prefix: str, retention: _Retention
+) -> None:
+    with closing(_day_log(broker, topic_prefix)) as log:
+
+        class Meanwhile(Consumer):
+            def offsets_for_times(self, *wanted: Any, **options: Any) -> list[TopicPartition]:
+                found: list[TopicPartition] = super().offsets_for_times(*wanted, **options)
+                append(log, b"a")
+                return found
+
+        retention.consumer.close()
+        retention.consumer = Meanwhile(
+            {"bootstrap.servers": retention.place.brokers, "group.id": retention.place.group}
+        )
+        assert retention.check() == ""
+        assert len(read_all(log)) == 1
 
 
 def test_older_generations_count_and_their_marks_do_not(

@@ -202,7 +202,7 @@ def test_a_running_process_hears_of_a_new_generation(
         list(setup._switch_layout(wider))
         with pytest.raises(Transient):
             append(log, b"too late")
-        wait_until(lambda: heard, 60, "the new generation heard of")
+        wait_until(lambda: heard, what="the new generation heard of")
         assert heard == [2]
         assert layouts.open(2).partitions == 5
 

@@ -82,7 +82,7 @@ def test_a_log_made_anew_begins_after_what_was_loaded(open_log: OpenLog) -> None
     assert [r.offset for r in read_all(log)] == [5_000_001, 5_000_002]
     # Releasing a stretch that never held records takes no time.
     log.release(PARTITION, 5_000_000)
-    wait_until(lambda: log.released(PARTITION) == 5_000_000, 60, "released")
+    wait_until(lambda: log.released(PARTITION) == 5_000_000, what="released")
     assert len(read_all(log)) == 2
 
 

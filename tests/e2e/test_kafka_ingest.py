@@ -122,7 +122,7 @@ def test_a_broker_that_goes_away_is_answered_with_503_and_nothing_is_lost(
     assert int(refused.headers["retry-after"]) >= 1
     assert ingest.http.get("/healthz").status_code == 200
     broker.start()
-    wait_until(lambda: ingest.takes("lost"), 60, "events are taken again")
+    wait_until(lambda: ingest.takes("lost"), what="events are taken again")
     taken |= {f"after-{n}": ingest.send(f"after-{n}") for n in range(20)}
     assert {answer.status_code for answer in taken.values()} == {204}
     records = stored(broker, topic_prefix)
@@ -143,7 +143,7 @@ def test_ingest_that_starts_before_its_broker_waits_for_it(
     assert refused.status_code == 503
     assert "can't be reached; nothing of this request was stored" in refused.text
     broker.start()
-    wait_until(lambda: ingest.takes("early"), 60, "events are taken")
+    wait_until(lambda: ingest.takes("early"), what="events are taken")
 
 
 def test_a_new_layout_under_traffic_loses_nothing(
@@ -194,7 +194,7 @@ def test_ingest_refuses_what_could_be_deleted_before_it_is_loaded(
         append(layouts.open(1), b"waits to be loaded")
     # A margin beyond the retention: whatever waits is too near its end.
     ingest = new_ingest(broker).start({"TOLLGATE_LOG_RETENTION_MARGIN_SECONDS": "3700"})
-    wait_until(lambda: not ingest.takes("early"), 60, "a refusal")
+    wait_until(lambda: not ingest.takes("early"), what="a refusal")
     refused = ingest.send("late")
     assert refused.status_code == 503
     assert refused.headers["retry-after"] == "30"

@@ -81,7 +81,7 @@ class Load:
 
     def _check(self) -> None:
         self._owed |= self.truth.acknowledged | self._hasty.acknowledged
-        wait_until(self._is_loaded, 60, "what was acknowledged is loaded")
+        wait_until(self._is_loaded, what="what was acknowledged is loaded")
         stored = contents(self._world)
         strangers = stored.items() - self._owed.items()
         assert strangers <= self._hasty.unknown.items()
@@ -172,7 +172,7 @@ def test_what_is_killed_comes_back_and_no_count_is_wrong(
         wait_until(
             lambda: world.processes().get(name) not in (None, before[name]), 60, f"{name} again"
         )
-        wait_until(lambda: ready(world), 60, "all ready")
+        wait_until(lambda: ready(world), what="all ready")
         load.truth.await_answers()
     others = {other: pid for other, pid in before.items() if other != name}
     assert others.items() <= world.processes().items(), "one that was not killed ended"
@@ -196,7 +196,7 @@ def test_a_world_starts_again_where_it_ended(
 def test_an_end_may_be_asked_for_while_it_starts(tmp_path: Path) -> None:
     world = World(tmp_path / "data")
     world.start(wait=False)
-    wait_until(lambda: "postgres" in world.processes(), 60, "something runs")
+    wait_until(lambda: "postgres" in world.processes(), what="something runs")
     seen = world.processes()
     assert world.stop() == 0
     assert not any(map(is_running, seen.values()))

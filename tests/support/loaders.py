@@ -46,7 +46,7 @@ class FunctionProcess(Server):
                 command, env=environment, stdout=log, stderr=log, cwd=ROOT
             )
         if wait:
-            wait_until(self._ready, 60, "function ready")
+            wait_until(self._ready, what="function ready")
         return self
 
     def figures(self) -> dict[str, int]:
@@ -147,7 +147,7 @@ class World:
             found = {(f"{self.prefix}.{row[0]}", row[1]): row[2] + 1 for row in rows}
             return {key for key in wanted if found.get(key, 0) < self.ends()[key]}
 
-        wait_until(lambda: not behind(), 60, "all loaded")
+        wait_until(lambda: not behind(), what="all loaded")
 
     def close(self) -> None:
         """Kills what runs."""
@@ -170,7 +170,7 @@ class Truth:
     def await_answers(self, more: int = 20) -> None:
         """Waits until some more requests were acknowledged."""
         before = self.answers
-        wait_until(lambda: self.answers >= before + more, 60, "requests acknowledged")
+        wait_until(lambda: self.answers >= before + more, what="requests acknowledged")
 
 
 class Client:

@@ -5,12 +5,14 @@ same user has another number (user_namespaces(7)): files stay root's, no account
 """
 
 import os
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tollgate.core.errors import PermanentFault
@@ -103,10 +105,26 @@ class Postgres:
         self._reap()
 
     def kill(self) -> None:
-        """Ends it with kill -9."""
-        if self._process is not None:
-            self._process.kill()
+        """Ends it and the processes of its connections with kill -9.
+
+        Those would live on for a moment, answer, and still hold the folder when it starts again.
+        """
+        process = self._process
+        if process is None:
+            return
+        process.send_signal(signal.SIGSTOP)  # it begins no more of them
+        with ExitStack() as handles:
+            found = map(_handle, _children_of(process.pid))
+            children = [pidfd for pidfd in found if pidfd is not None]
+            for pidfd in children:
+                handles.callback(os.close, pidfd)
+            process.kill()
             self._reap()
+            for pidfd in children:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                # Readable once it has ended, whoever reaps it.
+                select.select([pidfd], [], [], _STOP_SECONDS)
 
     def __enter__(self) -> "Postgres":
         return self.start()
@@ -160,6 +178,19 @@ class Postgres:
                 state = "does not answer" if ended is None else f"ended with {ended}"
                 raise PermanentFault(f"PostgreSQL {state}: see {self.log}")
             pause.wait(0.05)
+
+
+def _children_of(pid: int) -> list[int]:
+    with suppress(FileNotFoundError):
+        return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def _handle(pid: int) -> int | None:
+    """A handle of a process, which no later process of its number answers to; None if it ended."""
+    with suppress(ProcessLookupError):
+        return os.pidfd_open(pid)
+    return None
 
 
 def _programs() -> Path:

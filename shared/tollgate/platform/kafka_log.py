@@ -68,8 +68,7 @@ class KafkaLog:
         self._lock = threading.Lock()
         self._asker: Consumer | None = None
         self._final_ends: dict[int, int] = {}
-        self._closed = False
-        self._pause = threading.Event()  # never set
+        self._closed = threading.Event()
 
     @property
     def generation(self) -> int:
@@ -189,7 +188,7 @@ class KafkaLog:
     def close(self) -> None:
         """See `EventLog.close`."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             asker, self._asker = self._asker, None
             readers = list(self._readers)
         self._retention.close()
@@ -212,7 +211,7 @@ class KafkaLog:
     def _new_reader(self, partition: int) -> Reader:
         options = reader_options(self._place.options(), self._place.group)
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 raise Transient("the event log is closed")
             reader = Reader(options, self._topic, partition)
             self._readers.add(reader)
@@ -221,25 +220,23 @@ class KafkaLog:
     def _watermarks(self, partition: int) -> tuple[int, int]:
         """First offset and the one after the last, as the partition's leader says."""
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 raise Transient("the event log is closed")
             if self._asker is None:
                 options = consumer_options(self._place.options(), self._place.group)
                 self._asker = Consumer(options, logger=_log)
             asker = self._asker
-        until = monotonic() + REQUEST_SECONDS
-        found = None
-        while found is None and monotonic() < until:
+        at, until = TopicPartition(self._topic, partition), monotonic() + REQUEST_SECONDS
+        while True:
             try:
-                found = asker.get_watermark_offsets(
-                    TopicPartition(self._topic, partition), timeout=REQUEST_SECONDS
-                )
+                found = asker.get_watermark_offsets(at, timeout=REQUEST_SECONDS)
             except KafkaException as problem:
                 # A topic that is new, or whose leader moves, has one within moments.
-                if problem.args[0].code() not in _LEADER_MOVES or monotonic() >= until:
+                moves = problem.args[0].code() in _LEADER_MOVES
+                if not moves or monotonic() >= until or self._closed.wait(_LEADER_PAUSE_SECONDS):
                     raise fault_of(problem) from problem
-                self._pause.wait(_LEADER_PAUSE_SECONDS)
-        if found is None:
-            raise Transient("the event log can't be asked for its end: no answer in time")
-        low, high = found
-        return low, high
+            else:
+                if found is None:
+                    raise Transient("the event log can't be asked for its end: no answer in time")
+                low, high = found
+                return low, high

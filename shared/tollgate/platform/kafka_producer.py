@@ -171,15 +171,16 @@ class _Client:
 
     def retire(self) -> None:
         """Answers all that is on its way as unknown, in the background."""
-        if self.starter is not None:
-            self.starter.client.retire()
+        # Read once: a submission may let go of it meanwhile.
+        if (starter := self.starter) is not None:
+            starter.client.retire()
         self.producer.purge(blocking=False)
         self._ending = True
 
     def close(self, seconds: int) -> None:
         """Waits for answers, then answers the rest as unknown."""
-        if self.starter is not None:
-            self.starter.client.close(seconds)
+        if (starter := self.starter) is not None:
+            starter.client.close(seconds)
         with suppress(KafkaException):
             self.producer.flush(seconds)
         self.retire()
@@ -250,8 +251,9 @@ class _Pending:
         "_client",
         "_count",
         "_done",
+        "_first",
+        "_last",
         "_left",
-        "_offsets",
         "_owner",
         "_partition",
         "_problem",
@@ -265,7 +267,7 @@ class _Pending:
         self._partition = partition
         self._count = self._left = count
         self._done: Done | None = done
-        self._offsets: list[int] = []
+        self._first = self._last = -1
         self._problem: KafkaError | None = None
 
     def __call__(self, problem: KafkaError | None, message: Message) -> None:
@@ -273,7 +275,10 @@ class _Pending:
         if problem is not None:
             self._problem = problem
         else:
-            self._offsets.append(_offset_of(message))
+            offset = message.offset()
+            self._last = -1 if offset is None else offset
+            if self._left == self._count:
+                self._first = self._last
         self._left -= 1
         if self._left == 0:
             self._finish()
@@ -284,7 +289,7 @@ class _Pending:
             return
         problem, owner = self._problem, self._owner
         if problem is None:
-            first, last = self._offsets[0], self._offsets[-1]
+            first, last = self._first, self._last
             # For a repeated batch that it knows only to have, a broker gives -1 as the first place.
             in_place = first >= 0 and last - first == self._count - 1
             if in_place and owner.acknowledged(self._partition, last):
@@ -304,8 +309,3 @@ class _Pending:
         done, self._done = self._done, None
         if done is not None:
             done(Transient(f"the event log takes nothing now: {reason}"))
-
-
-def _offset_of(message: Message) -> int:
-    offset = message.offset()
-    return -1 if offset is None else offset

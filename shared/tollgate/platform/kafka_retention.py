@@ -81,13 +81,15 @@ class RetentionWatch:
             if kept_ms < 0:
                 continue
             since_ms = self._clock.now_us() // 1000 - kept_ms + self._margin_ms
-            wanted = [TopicPartition(topic, p, since_ms) for p in range(partitions)]
+            places = [TopicPartition(topic, p) for p in range(partitions)]
             # Before the times are asked for: what is appended in between is young, not old.
-            ends = [self._ends(consumer, TopicPartition(topic, p)) for p in range(partitions)]
+            ends = [
+                consumer.get_watermark_offsets(at, timeout=REQUEST_SECONDS) or (0, 0)
+                for at in places
+            ]
+            wanted = [TopicPartition(topic, p, since_ms) for p in range(partitions)]
             safe = consumer.offsets_for_times(wanted, timeout=REQUEST_SECONDS)
-            loaded = consumer.committed(
-                [TopicPartition(topic, p) for p in range(partitions)], timeout=REQUEST_SECONDS
-            )
+            loaded = consumer.committed(places, timeout=REQUEST_SECONDS)
             for old, done, (low, high) in zip(safe, loaded, ends, strict=True):
                 until = high if old.offset < 0 else old.offset
                 first = max(low, done.offset)
@@ -98,10 +100,6 @@ class RetentionWatch:
                         " loaders, or raise the topic's retention.ms"
                     )
         return ""
-
-    def _ends(self, consumer: Consumer, at: TopicPartition) -> tuple[int, int]:
-        """The first offset that is kept, and the one that the next record will get."""
-        return consumer.get_watermark_offsets(at, timeout=REQUEST_SECONDS) or (0, 0)
 
     def _has_record(self, at: TopicPartition, first: int, until: int) -> bool:
         """Whether any of the offsets from `first` is a record: marks need no loading."""
