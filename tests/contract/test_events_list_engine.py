@@ -4,13 +4,12 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import msgspec
 import pytest
-from clickhouse_connect.driver.client import Client
 
 from tests.support.control_plane import START, SteppingClock, meter_input
+from tests.support.engine import EnginePlace
 from tollgate.core.clock import us_from_datetime
 from tollgate.events.position import Position
 from tollgate.events.rows import instant_text
@@ -73,8 +72,8 @@ class Stored:
 
 
 @pytest.fixture(scope="module")
-def clickhouse(engine: Client, engine_path: Path) -> Iterator[ClickHouse]:
-    with ClickHouse(path=engine_path) as opened:
+def clickhouse(engine_place: EnginePlace) -> Iterator[ClickHouse]:
+    with ClickHouse(path=engine_place.path, url=engine_place.url) as opened:
         migrate_clickhouse(opened)
         opened.command("SYSTEM STOP MERGES tollgate.events")
         yield opened

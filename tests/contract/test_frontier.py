@@ -4,12 +4,12 @@ import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
 
+from tests.support.engine import EnginePlace
 from tests.support.loading import Interruptible
 from tests.support.server import wait_until
 from tollgate.core.errors import Transient
@@ -25,8 +25,8 @@ _generations = itertools.count(500_000, 10)
 class Watched(ClickHouse):
     """ClickHouse that counts its queries, holds them up, or is away."""
 
-    def __init__(self, *, path: Path) -> None:
-        super().__init__(path=path)
+    def __init__(self, place: EnginePlace) -> None:
+        super().__init__(path=place.path, url=place.url)
         self.asked = 0
         self.away = False
         self.go_on = threading.Event()
@@ -46,8 +46,8 @@ class Watched(ClickHouse):
 
 
 @pytest.fixture
-def store(interruptible: Interruptible, engine_path: Path) -> Iterator[Watched]:
-    with Watched(path=engine_path) as made:
+def store(interruptible: Interruptible, engine_place: EnginePlace) -> Iterator[Watched]:
+    with Watched(engine_place) as made:
         yield made
         made.go_on.set()
 

@@ -11,8 +11,8 @@ from confluent_kafka.cimpl import NewTopic
 
 from tests.support.server import wait_until
 from tollgate.local.broker import Broker
-from tollgate.platform.kafka_group import GroupMember, GroupPlace, Partition, group_place
-from tollgate.platform.settings import read_settings
+from tollgate.platform.kafka_client import KafkaPlace
+from tollgate.platform.kafka_group import GroupMember, Partition
 
 pytest_plugins = ["tests.support.kafka"]
 
@@ -45,7 +45,7 @@ class Group:
 
     def __init__(self, brokers: str, prefix: str) -> None:
         self.brokers, self.prefix = brokers, prefix
-        self.place = GroupPlace(brokers=brokers, prefix=prefix, group=f"{prefix}.load")
+        self.place = KafkaPlace(brokers=brokers, prefix=prefix, group=f"{prefix}.load")
         self.admin = AdminClient({"bootstrap.servers": brokers})
         self.members: list[GroupMember] = []
 
@@ -79,13 +79,6 @@ def group(broker: Broker, topic_prefix: str) -> Iterator[Group]:
 
 def owns(owner: Owner, count: int) -> Callable[[], bool]:
     return lambda: len(owner.owned) == count
-
-
-def test_the_place_follows_from_the_settings() -> None:
-    settings = read_settings({"TOLLGATE_LOG_URL": "kafka://a:9092,b:9093/tollgate-events"})
-    assert group_place(settings) == GroupPlace(
-        brokers="a:9092,b:9093", prefix="tollgate-events", group="tollgate-events.load"
-    )
 
 
 def test_members_share_all_generations(group: Group) -> None:
@@ -160,6 +153,22 @@ def test_commits_are_of_loaded_records_and_of_ours_alone(group: Group) -> None:
     member.start()
     wait_until(owns(owner, 3), what="all again")
     assert group.committed() == {(topic, 0): 0, (topic, 1): 42}
+
+
+def test_the_end_of_a_closed_generation_is_committed_past_its_marks(group: Group) -> None:
+    topic = f"{group.prefix}.1"
+    group.create(topic, 1)
+    member, owner = group.member()
+    member.start()
+    wait_until(owns(owner, 1), 15, "the partition")
+    producer = Producer({"bootstrap.servers": group.brokers})
+    for value in (b"record", None, None):
+        producer.produce(topic, value, partition=0)
+    assert producer.flush(10) == 0
+    member.commit(1, 0, 0)
+    wait_until(lambda: group.committed() == {(topic, 0): 1}, 10, "the record")
+    member.commit_end(1, 0)
+    wait_until(lambda: group.committed() == {(topic, 0): 3}, 10, "the end")
 
 
 def test_nothing_is_ever_read_through_the_group(group: Group) -> None:

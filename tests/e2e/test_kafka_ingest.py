@@ -157,8 +157,10 @@ def test_a_new_layout_under_traffic_loses_nothing(
     def send() -> None:
         number = 0
         while not stop.is_set():
-            answers[f"event-{number}"] = ingest.send(f"event-{number}")
+            answer = answers[f"event-{number}"] = ingest.send(f"event-{number}")
             number += 1
+            if answer.status_code == 503:
+                stop.wait(int(answer.headers["retry-after"]))
 
     sender = threading.Thread(target=send)
     sender.start()

@@ -6,14 +6,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.loading import HOUR_US, NOON_US, NewStage, Sent, Stage, by_day, load_all
 from tollgate.core.errors import Transient
-from tollgate.events.dedupe import WEEK_US, Filter, SeenKeys
 from tollgate.platform.event_log import StoredRecord
 
 pytest_plugins = ["tests.support.stages"]
@@ -249,47 +247,3 @@ def _load_with_crashes(
             stage.clickhouse.fail_at(0, after=False)
             loader = stage.loader(window_us)
     stage.clickhouse.fail_at(0, after=False)
-
-
-# -- the filters -----------------------------------------------------------------------------------
-
-
-def _hashes(seed: int, count: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
-    generator = np.random.default_rng(seed)
-    return generator.integers(0, 1 << 64, size=(count, 2), dtype=np.uint64)
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 1 << 32), sizes=st.lists(st.integers(0, 3000), max_size=6))
-def test_a_filter_never_misses_a_key(seed: int, sizes: list[int]) -> None:
-    seen = SeenKeys()
-    added = [_hashes(seed + n, size) for n, size in enumerate(sizes)]
-    for week, hashes in enumerate(added):
-        seen.add(hashes, week * WEEK_US)
-    assert seen.count == sum(sizes)
-    for hashes in added:
-        assert seen.contains(hashes).all()
-
-
-def test_a_chain_of_filters_never_misses_a_key() -> None:
-    seen, hashes = SeenKeys(), _hashes(7, 600_000)  # more than the first filter holds
-    for start in range(0, len(hashes), 70_000):
-        seen.add(hashes[start : start + 70_000], 0)
-    assert seen.contains(hashes).all()
-
-
-def test_a_full_filter_names_few_keys_that_it_never_saw() -> None:
-    full = Filter(1 << 18)
-    full.add(_hashes(1, full.capacity))
-    assert np.count_nonzero(full.contains(_hashes(2, 200_000))) < 200_000 * 3 // 100
-
-
-def test_a_week_is_forgotten_once_it_is_over() -> None:
-    seen, first, second = SeenKeys(), _hashes(1, 100), _hashes(2, 100)
-    seen.add(first, 10 * WEEK_US)
-    seen.add(second, 11 * WEEK_US)
-    seen.forget_before(11 * WEEK_US - 1)
-    assert seen.contains(first).all()
-    seen.forget_before(11 * WEEK_US)
-    assert not seen.contains(first).any()
-    assert seen.contains(second).all()

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,13 @@ from typing import Any
 import httpx
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
 from tests.support.server import ROOT, Server, clean_environment, wait_until
+from tollgate.events.ledger import Partition, read_frontiers_after
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
+from tollgate.platform.parts import Parts, open_layouts
+from tollgate.platform.settings import read_settings
+from tollgate.platform.setup import run as set_up
 
 BATCH = {"Content-Type": "application/cloudevents-batch+json"}
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
@@ -91,11 +95,14 @@ class World:
         self.processes.append(made)
         return made
 
-    def make_generation(self, generation: int, partitions: int) -> None:
-        """Creates the topic of a layout."""
-        settings = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(2 << 20)}
-        topic = NewTopic(f"{self.prefix}.{generation}", partitions, 1, config=settings)
-        self.admin.create_topics([topic])[topic.topic].result()
+    def set_up(self, partitions: int, *, new_generation: bool = False) -> None:
+        """Makes schema and topics; or closes the newest generation and makes the next."""
+        settings = self._settings | {
+            "TOLLGATE_DATA": str(self._folder / "setup"),
+            "TOLLGATE_LOG_PARTITIONS": str(partitions),
+        }
+        for _ in set_up(read_settings(settings), new_generation=new_generation):
+            pass
 
     def committed(self) -> dict[tuple[str, int], int]:
         """Offsets of the group of loaders, by topic and partition."""
@@ -136,18 +143,15 @@ class World:
 
     def await_loaded(self) -> None:
         """Waits until the ledger has every record of the log."""
-        wanted = {key for key, end in self.ends().items() if end}
-
-        def behind() -> set[tuple[str, int]]:
-            with ClickHouse(url=self.clickhouse_url) as clickhouse:
-                rows = clickhouse.query(
-                    "SELECT log_generation, log_partition, max(log_offset) FROM"
-                    f" {DATABASE}.ledger GROUP BY ALL"
-                )
-            found = {(f"{self.prefix}.{row[0]}", row[1]): row[2] + 1 for row in rows}
-            return {key for key in wanted if found.get(key, 0) < self.ends()[key]}
-
-        wait_until(lambda: not behind(), what="all loaded")
+        with closing(Parts(read_settings(self._settings))) as parts:
+            layouts = parts.get(open_layouts)
+            logs = [layouts.open(generation) for generation in layouts.generations()]
+            wanted = {
+                (log.generation, p): log.end(p) for log in logs for p in range(log.partitions)
+            }
+        with ClickHouse(url=self.clickhouse_url) as clickhouse:
+            asked: dict[Partition, int | None] = dict.fromkeys(wanted)
+            wait_until(lambda: read_frontiers_after(clickhouse, asked) == wanted, what="all loaded")
 
     def close(self) -> None:
         """Kills what runs."""

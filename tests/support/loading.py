@@ -44,8 +44,8 @@ class SetClock:
 class Interruptible(ClickHouse):
     """ClickHouse that can be told to fail at its n-th insert, before or after the write."""
 
-    def __init__(self, *, path: Path) -> None:
-        super().__init__(path=path)
+    def __init__(self, *, path: Path | None = None, url: str = "") -> None:
+        super().__init__(path=path, url=url)
         self._left = 0
         self._after = False
 

@@ -7,8 +7,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from clickhouse_connect.driver.client import Client
 
+from tests.support.engine import EnginePlace
 from tests.support.loading import Interruptible, NewStage, SetClock, Stage
 from tollgate.platform.clickhouse_schema import migrate_clickhouse
 from tollgate.platform.sqlite_log import SqliteLog
@@ -17,8 +17,8 @@ _numbers = itertools.count(1000)
 
 
 @pytest.fixture(scope="session")
-def interruptible(engine: Client, engine_path: Path) -> Iterator[Interruptible]:
-    clickhouse = Interruptible(path=engine_path)
+def interruptible(engine_place: EnginePlace) -> Iterator[Interruptible]:
+    clickhouse = Interruptible(path=engine_place.path, url=engine_place.url)
     migrate_clickhouse(clickhouse)
     yield clickhouse
     clickhouse.close()

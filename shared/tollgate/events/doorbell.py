@@ -103,23 +103,26 @@ class Doorbell:
 
     async def _round(self) -> None:
         self._member.start()
-        wanted = await asyncio.to_thread(self._workers.ends)
-        await asyncio.to_thread(self._reach, wanted)
+        await asyncio.to_thread(self._load_all)
 
-    def _reach(self, wanted: Mapping[Partition, int]) -> None:
+    def _load_all(self) -> None:
         # In slices, so that the end of the process need not wait for all of it.
         until = monotonic() + self._patience.ring_seconds
-        problem = _unfinished(self._patience.ring_seconds)
+        problem: Transient | None = None
+        wanted: Mapping[Partition, int] | None = None
         while monotonic() < until and not self._closing.is_set():
             try:
+                wanted = self._workers.ends() if wanted is None else wanted
                 if self._frontier.reach(wanted, _SLICE_MS):
                     return
             except Transient as away:
                 # The loaders try again as well: answering now would only make the bell ring more.
                 problem = away
                 self._closing.wait(_SLICE_MS / 1000)
-        raise problem
+        reasons = [reason for worker in self._workers.workers() if (reason := worker.unreadiness())]
+        raise problem or _unfinished(self._patience.ring_seconds, *reasons[:1])
 
 
-def _unfinished(seconds: int) -> Transient:
-    return Transient(f"what stands in the log was not loaded within {seconds} s; ring again")
+def _unfinished(seconds: int, reason: str = "") -> Transient:
+    said = f" ({reason})" if reason else ""
+    return Transient(f"what stands in the log was not loaded within {seconds} s{said}; ring again")

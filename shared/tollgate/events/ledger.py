@@ -211,3 +211,17 @@ def read_frontiers_after(
         )
         found |= {(int(row[0]), int(row[1])): int(row[2]) for row in rows}
     return found
+
+
+def read_newest_generation(clickhouse: ClickHouse) -> int:
+    """The newest generation that the ledger has a record of; 0 if there is none.
+
+    Those before it are loaded: a generation is begun only then.
+
+    Raises:
+        Transient: ClickHouse is away.
+    """
+    rows = clickhouse.query(
+        f"SELECT log_generation FROM {DATABASE}.ledger ORDER BY log_generation DESC LIMIT 1"
+    )
+    return int(rows[0][0]) if rows else 0

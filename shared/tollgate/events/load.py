@@ -19,7 +19,8 @@ from tollgate.core.errors import PermanentFault, TollgateError
 from tollgate.events.batch import DEAD, OUTCOMES, STORED, Batch, open_batch
 from tollgate.events.claims import Window, decide
 from tollgate.events.dedupe import SeenKeys
-from tollgate.events.ledger import Frontier, read_frontier
+from tollgate.events.ledger import Frontier, read_frontier, read_frontiers_after
+from tollgate.events.rebuild import rebuild
 from tollgate.events.record import events_in
 from tollgate.events.rows import (
     EVENT_COLUMNS,
@@ -65,6 +66,7 @@ class LoadProgress:
         counts: events by outcome.
         batches, failures: batches written, and tries that failed and were repeated.
         frontier: last offset loaded.
+        known: whether the ledger has ever said so; a store that goes away leaves it known.
         loaded_through_us: append time of the last record loaded.
         last_failure: what the last failed try met; "" once a batch was written.
     """
@@ -73,6 +75,7 @@ class LoadProgress:
     batches: int = 0
     failures: int = 0
     frontier: int = -1
+    known: bool = False
     loaded_through_us: int = 0
     seconds: float = 0.0  # tidy: allow-float -- time spent writing, not a quantity
     last_failure: str = ""
@@ -126,17 +129,16 @@ class Loader:
                 f"the ledger ends at {frontier}: rows of ClickHouse are missing. Restore the data "
                 "folder from a backup; nothing is loaded before that"
             )
-        self._seen = SeenKeys()
         window = self._limits.window_us
         since = 0 if window == 0 else max(0, self._oldest_us(frontier) - window - 2 * DAY_US)
-        self._rebuild(since)
+        self._seen = rebuild(self._clickhouse, generation, self._partition, since)
         self._held.clear()
         self._read_through = self.progress.frontier = frontier
         self._frontier.publish(generation, self._partition, frontier)
         # A crash may have come between the ledger and the release: without this, a log that is full
         # of loaded records would refuse new ones and never be emptied.
         self._log.release(self._partition, frontier)
-        self.progress.ready = True
+        self.progress.ready = self.progress.known = True
 
     def _oldest_us(self, frontier: int) -> int:
         """Append time of the first record not yet loaded, or now: windows end there."""
@@ -144,28 +146,19 @@ class Loader:
         now = self._clock.now_us()
         return min(waiting[0].appended_us, now) if waiting else now
 
-    def _rebuild(self, since_us: int) -> None:
-        days = self._clickhouse.query(
-            "SELECT toString(day) FROM (SELECT DISTINCT toDate(appended_at) AS day"
-            f" FROM {DATABASE}.event_keys WHERE appended_at >="
-            " fromUnixTimestamp64Micro({since:Int64}, 'UTC')) ORDER BY day",
-            {"since": since_us},
-        )
-        client = self._clickhouse.client()
-        for (day,) in days:
-            with client.query_np_stream(
-                "SELECT reinterpretAsUInt64(substring(key, 1, 8)) AS low,"
-                " reinterpretAsUInt64(substring(key, 9, 8)) AS high,"
-                " toUnixTimestamp64Micro(appended_at) AS appended"
-                f" FROM (SELECT unhex(hex(key_hash)) AS key, appended_at FROM {DATABASE}.event_keys"
-                " WHERE toDate(appended_at) = {day:Date} AND log_partition = {partition:UInt16})",
-                parameters={"day": day, "partition": self._partition},
-            ) as blocks:
-                for block in blocks:
-                    hashes = np.column_stack(
-                        (block["low"].astype(np.uint64), block["high"].astype(np.uint64))
-                    )
-                    self._seen.add(hashes, int(block["appended"][0]))
+    def _oldest_of_all_us(self) -> int:
+        """Append time of the first record not yet loaded in any partition of the log, or now.
+
+        Partitions of older generations are loaded to their ends before this one is begun.
+        """
+        generation = self._log.generation
+        everyone = dict.fromkeys((generation, p) for p in range(self._log.partitions))
+        loaded = read_frontiers_after(self._clickhouse, everyone)
+        oldest_us = self._clock.now_us()
+        for (_, partition), frontier in loaded.items():
+            waiting = self._log.read(partition, frontier, 1)
+            oldest_us = min(oldest_us, waiting[0].appended_us) if waiting else oldest_us
+        return oldest_us
 
     def run(self, stop: threading.Event) -> None:
         """Loads until `stop` is set; what is gathered by then is written first.
@@ -310,9 +303,11 @@ class Loader:
         window = self._limits.window_us
         if window == 0:
             return
-        before = self._oldest_us(self.progress.frontier) - window - 2 * DAY_US
+        margin = window + 2 * DAY_US
         with self.gate:
-            self._seen.forget_before(before)
+            self._seen.forget_before(self._oldest_us(self.progress.frontier) - margin)
+        # The table is everybody's: whoever is furthest behind decides.
+        before = self._oldest_of_all_us() - margin
         if before // DAY_US == self._day:
             return
         rows = self._clickhouse.query(

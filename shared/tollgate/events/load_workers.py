@@ -10,31 +10,23 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Protocol
 
-from tollgate.core.errors import TollgateError
-from tollgate.events.ledger import Frontier, Partition, read_frontiers_after
+from tollgate.core.errors import PermanentFault, TollgateError
+from tollgate.events.ledger import (
+    Frontier,
+    Partition,
+    read_frontiers_after,
+    read_newest_generation,
+)
 from tollgate.events.load import Loader, LoadProgress
 from tollgate.platform.clickhouse import ClickHouse
-from tollgate.platform.event_log import EventLog
+from tollgate.platform.event_log import EventLog, Layouts
 
 _log = logging.getLogger(__name__)
 _OLDER_SECONDS = 0.5
 REVOKE_SECONDS = 10
 """How long a partition that another loader wants may finish its batch."""
 NewLoader = Callable[[EventLog, int], Loader]
-
-
-class Layouts(Protocol):
-    """The generations of the log."""
-
-    def generations(self) -> list[int]:
-        """All that can be read, oldest first."""
-        ...
-
-    def open(self, generation: int) -> EventLog:
-        """The log of one generation, shared by all who ask."""
-        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +39,7 @@ class Worker:
         loader: once everything older is loaded.
         waits_for: which older partition comes first; "" once it may begin.
         problem: why the last try to begin failed.
+        finished: whether its generation was loaded to the end before; nothing is left to do.
     """
 
     partition: Partition
@@ -56,11 +49,12 @@ class Worker:
     loader: Loader | None = None
     waits_for: str = ""
     problem: str = ""
+    finished: bool = False
 
     def unreadiness(self) -> str:
         """Why it neither loads nor knows what to wait for; "" otherwise."""
         if self.loader is None:
-            return "" if self.waits_for else self.problem or "reading the ledger"
+            return "" if self.waits_for or self.finished else self.problem or "reading the ledger"
         progress = self.loader.progress
         return "" if progress.ready else progress.last_failure or "reading the ledger"
 
@@ -84,7 +78,7 @@ class LoadWorkers:
         self._lock = threading.Lock()
         self._workers: dict[Partition, Worker] = {}
         self._leaving: list[Worker] = []
-        self._loaded_generations: set[int] = set()
+        self._loaded_before = 0
         self._past = LoadProgress()
 
     def assigned(self, partitions: Sequence[Partition]) -> None:
@@ -158,15 +152,16 @@ class LoadWorkers:
             self._past = _sum([self._past, *(w.loader.progress for w in gone if w.loader)])
 
     def _work(self, worker: Worker) -> None:
-        if worker.before is not None:
-            # Two threads must not read one partition through one reader.
-            worker.before.join()
-            worker.before = None
+        # Two threads must not write for one partition out of one process.
+        while worker.before is not None and not worker.stop.is_set():
+            if worker.before.join(_OLDER_SECONDS):
+                worker.before = None
         generation, partition = worker.partition
         while not worker.stop.is_set():
             try:
                 worker.waits_for, worker.problem = self._behind(generation), ""
-                if not worker.waits_for:
+                worker.finished = generation < self._loaded_before
+                if not worker.waits_for and not worker.finished:
                     log = self._layouts.open(generation)
                     worker.loader = self._new_loader(log, partition)
                     break
@@ -176,7 +171,7 @@ class LoadWorkers:
                     "can't begin to load and will try again",
                     extra={"partition": worker.partition, "problem": repr(problem)},
                 )
-            worker.stop.wait(_OLDER_SECONDS)
+            worker.stop.wait(_OLDER_SECONDS if not worker.finished else None)
         if worker.loader is not None:
             worker.loader.run(worker.stop)
 
@@ -186,26 +181,65 @@ class LoadWorkers:
         Raises:
             Transient: the log or ClickHouse is away.
         """
-        for older in self._layouts.generations():
-            if older >= generation or older in self._loaded_generations:
-                continue
-            ends = ends_of(self._layouts.open(older))
-            loaded = read_frontiers_after(self._clickhouse, dict.fromkeys(ends))
-            for key, end in ends.items():
-                if loaded[key] < end:
-                    return f"generation {older} is not loaded: partition {key[1]} ends at {end}"
-            self._loaded_generations.add(older)
+        generations = self._look()
+        for older in generations:
+            if self._loaded_before <= older < generation:
+                if waits_for := self._unloaded(older):
+                    return waits_for
+                self._note_loaded(older + 1)
         return ""
+
+    def _unloaded(self, generation: int) -> str:
+        log = self._layouts.open(generation)
+        ends = ends_of(log)
+        loaded = read_frontiers_after(self._clickhouse, dict.fromkeys(ends))
+        for key, end in ends.items():
+            # What the log has deleted can't be waited for; its own loader says if it was missed.
+            if loaded[key] < end and log.released(key[1]) < end:
+                return f"generation {generation} is not loaded: partition {key[1]} ends at {end}"
+        return ""
+
+    def _note_loaded(self, generation: int) -> None:
+        """All generations before this one are loaded, once and for all."""
+        with self._lock:
+            self._loaded_before = max(self._loaded_before, generation)
+
+    def _look(self) -> list[int]:
+        """All generations; notes which of them the ledger says are loaded."""
+        generations = self._layouts.generations()
+        newest = read_newest_generation(self._clickhouse)
+        if generations and newest > generations[-1]:
+            raise PermanentFault(
+                f"the ledger has records of generation {newest}, the event log ends with"
+                f" generation {generations[-1]}: it is not the log that the ledger is of"
+            )
+        self._note_loaded(newest)
+        return generations
+
+    def retire(self) -> list[Partition]:
+        """Ends the loaders of closed generations that are loaded; gives all such partitions.
+
+        Raises:
+            Transient: the log or ClickHouse is away.
+        """
+        self._look()
+        finished = [key for key in self.partitions if key[0] < self._loaded_before]
+        idle = {worker.partition for worker in self.workers() if worker.loader is None}
+        at_work = [key for key in finished if key not in idle]
+        # They are ours still: a worker without a loader takes the place of each.
+        self._dismiss(at_work, REVOKE_SECONDS)
+        self.assigned(at_work)
+        return finished
 
     def ends(self) -> Mapping[Partition, int]:
         """The present ends of all partitions that may not be loaded, here or elsewhere.
 
         Raises:
-            Transient: the log is away.
+            Transient: the log or ClickHouse is away.
         """
         found: dict[Partition, int] = {}
-        for generation in self._layouts.generations():
-            if generation not in self._loaded_generations:
+        for generation in self._look():
+            if generation >= self._loaded_before:
                 found |= ends_of(self._layouts.open(generation))
         return found
 

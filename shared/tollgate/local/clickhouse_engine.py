@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import tempfile
 from collections.abc import Generator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -11,16 +10,6 @@ from typing import Any
 from tollgate.local.clickhouse_statement import Statement
 from tollgate.local.http_wire import BrokenRequest
 
-# A server has this in its configuration, under <merge_tree>: an insert is answered only after its
-# part and the part's folder are on disk.
-_CONFIGURATION = """\
-<clickhouse>
-  <merge_tree>
-    <fsync_after_insert>1</fsync_after_insert>
-    <fsync_part_directory>1</fsync_part_directory>
-  </merge_tree>
-</clickhouse>
-"""
 # The others begin and end a result with something: in pieces each piece would be a document.
 _STREAMED = frozenset(("native", "tabseparated", "tsv", "csv", "rowbinary", "jsoneachrow"))
 _CODE = re.compile(r"Code: (\d+)")
@@ -51,14 +40,11 @@ class Engine:
         self._connect: Any = _chdb.connect  # type: ignore[attr-defined]  # written in C++
         self._path = str(path)
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", suffix=".xml") as configuration:
-            configuration.write(_CONFIGURATION)
-            configuration.flush()
-            try:
-                # Whoever connects first configures the engine.
-                self._first = self._connect(f"{path}?config-file={configuration.name}")
-            except RuntimeError as problem:
-                raise EngineError(problem) from problem
+        try:
+            # The engine lives as long as one of its handles does.
+            self._first = self._connect(self._path)
+        except RuntimeError as problem:
+            raise EngineError(problem) from problem
         self.time_zone = self._value("SELECT timezone()")
         self.version = self._value("SELECT version()")
 

@@ -22,7 +22,8 @@ _STATEMENTS_MAX = 100
 _IDLE_SECONDS = 600
 _BODY_SECONDS = 60
 _WATCH_SECONDS = 0.25
-_DRAIN_SECONDS = 20
+_DRAIN_SECONDS = 10
+_CANCEL_SECONDS = 2
 _TOO_MANY = (
     "Code: 202. DB::Exception: Too many simultaneous queries. (TOO_MANY_SIMULTANEOUS_QUERIES)"
 )
@@ -93,6 +94,11 @@ class Front:
                     connection.shutdown(socket.SHUT_RD)
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
+        for reading in list(self._reading.values()):
+            # Its client is told, and asks again.
+            self._engine.cancel(reading.mark)
+        for thread in threads:
+            thread.join(max(0.0, until + _CANCEL_SECONDS - time.monotonic()))
 
     def _converse(self, connection: socket.socket) -> None:
         try:

@@ -14,9 +14,7 @@ import logging
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from confluent_kafka import (
     OFFSET_END,
@@ -26,7 +24,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from tollgate.platform.settings import Settings
+from tollgate.platform.kafka_client import REQUEST_SECONDS, KafkaPlace, fault_of
 
 _log = logging.getLogger(__name__)
 Partition = tuple[int, int]
@@ -65,28 +63,6 @@ class Owner(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupPlace:
-    """Which group of which broker.
-
-    Attributes:
-        brokers: `host:port`, several with commas.
-        prefix: what the topics' names begin with; a generation is `<prefix>.<number>`.
-        group: name of the group.
-    """
-
-    brokers: str
-    prefix: str
-    group: str
-
-
-def group_place(settings: Settings) -> GroupPlace:
-    """The group of the settings' log."""
-    url = urlsplit(settings.log_url)
-    prefix = url.path.strip("/")
-    return GroupPlace(brokers=url.netloc, prefix=prefix, group=f"{prefix}.load")
-
-
 class GroupMember:
     """One member. Joins on `start`, leaves on `stop`, and can do both again.
 
@@ -95,14 +71,14 @@ class GroupMember:
         records_seen: records that were fetched all the same: none.
     """
 
-    def __init__(self, place: GroupPlace, owner: Owner) -> None:
+    def __init__(self, place: KafkaPlace, owner: Owner) -> None:
         self._place = place
         self._owner = owner
-        self._topic = re.compile(rf"{re.escape(place.prefix)}\.([0-9]{{1,9}})")
         self._lock = threading.Lock()
         self._owned: set[Partition] = set()
         self._pending: dict[Partition, int] = {}
         self._sent: dict[Partition, int] = {}
+        self._finished: set[Partition] = set()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._joined = False
@@ -148,6 +124,16 @@ class GroupMember:
             if key in self._owned:
                 self._pending[key] = max(offset, self._pending.get(key, -1))
 
+    def commit_end(self, generation: int, partition: int) -> None:
+        """Notes that a closed generation's partition is loaded to its end. Returns at once.
+
+        Behind the last record stand marks of the log's own. Committing past them says that there is
+        no lag: else a loader would be kept awake for ever.
+        """
+        with self._lock:
+            if (generation, partition) in self._owned:
+                self._finished.add((generation, partition))
+
     def _run(self, stop: threading.Event) -> None:
         pause = _BACKOFF_SECONDS_FIRST
         while not stop.is_set():
@@ -165,14 +151,12 @@ class GroupMember:
     def _take_part(self, stop: threading.Event) -> None:
         consumer = Consumer(
             {
-                "bootstrap.servers": self._place.brokers,
+                **self._place.options(),
                 "group.id": self._place.group,
-                "client.id": "tollgate-load",
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": _SESSION_MS,
                 "heartbeat.interval.ms": _HEARTBEAT_MS,
                 "topic.metadata.refresh.interval.ms": _NEW_TOPICS_MS,
-                "allow.auto.create.topics": False,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 # Nothing is ever fetched from here.
@@ -193,6 +177,7 @@ class GroupMember:
                 message = consumer.poll(_POLL_SECONDS)
                 if message is not None:
                     self._heed(message.error())
+                self._commit_ends(consumer)
                 self._commit_pending(consumer)
         finally:
             self._joined = False
@@ -247,10 +232,24 @@ class GroupMember:
 
     def _keys(self, partitions: Sequence[TopicPartition]) -> list[Partition]:
         return [
-            (int(match[1]), each.partition)
+            (generation, each.partition)
             for each in partitions
-            if (match := self._topic.fullmatch(each.topic))
+            if (generation := self._place.generation_of(each.topic)) is not None
         ]
+
+    def _commit_ends(self, consumer: Consumer) -> None:
+        with self._lock:
+            finished, self._finished = self._finished, set()
+        for generation, partition in finished:
+            end = TopicPartition(self._place.topic(generation), partition)
+            try:
+                found = consumer.get_watermark_offsets(end, timeout=REQUEST_SECONDS)
+            except KafkaException as problem:
+                # It is noted again before long.
+                _log.info("a topic's end is unknown", extra={"problem": str(fault_of(problem))})
+                return
+            if found is not None:
+                self.commit(generation, partition, found[1] - 1)
 
     def _commit_pending(self, consumer: Consumer) -> None:
         with self._lock:
@@ -261,7 +260,7 @@ class GroupMember:
         try:
             consumer.commit(
                 offsets=[
-                    TopicPartition(f"{self._place.prefix}.{generation}", partition, offset + 1)
+                    TopicPartition(self._place.topic(generation), partition, offset + 1)
                     for (generation, partition), offset in pending.items()
                 ],
                 asynchronous=True,

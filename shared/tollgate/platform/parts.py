@@ -64,7 +64,9 @@ def open_clickhouse(parts: Parts) -> "ClickHouse":
 
     settings = parts.settings
     if settings.clickhouse_url:
-        clickhouse = ClickHouse(url=settings.clickhouse_url)
+        clickhouse = ClickHouse(
+            url=settings.clickhouse_url, query_seconds_max=settings.query_seconds_max
+        )
     else:
         clickhouse = ClickHouse(path=settings.clickhouse_path)
     parts.on_close(clickhouse.close)

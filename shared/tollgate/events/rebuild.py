@@ -1,0 +1,75 @@
+"""The filters of a partition, built again from the keys that ClickHouse holds.
+
+One number per key crosses over, 8 bytes: the half of the hash that filters work with, cut out by
+the engine. A day is one partition of the table and one query, so no append time is read.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from tollgate.core.clock import datetime_from_us, us_from_datetime
+from tollgate.events.dedupe import DAY_US, Numbers, SeenKeys
+from tollgate.platform.clickhouse import DATABASE, ClickHouse, translated
+
+# What stands in an older generation may stand in any of its partitions: their number was another.
+_MINE: Final = "(log_generation != {generation:UInt32} OR log_partition = {partition:UInt16})"
+_NUMBER: Final = "toUInt64(bitShiftRight(reinterpretAsUInt128(key_hash), 64))"
+
+
+def partition_of_day(day: int) -> str:
+    """Name of the partition of `event_keys` that holds what was appended on a day since 1970."""
+    return f"{datetime_from_us(day * DAY_US):%Y%m%d}"
+
+
+def _day_of_partition(name: str) -> int:
+    return us_from_datetime(datetime.strptime(name, "%Y%m%d").replace(tzinfo=UTC)) // DAY_US
+
+
+def rebuild(clickhouse: ClickHouse, generation: int, partition: int, since_us: int) -> SeenKeys:
+    """Filters with every key that an event of the partition could repeat.
+
+    Those are the keys of the same generation and partition, and all keys of other generations.
+
+    Args:
+        clickhouse: where `event_keys` stands.
+        generation: of the log that is loaded.
+        partition: the same.
+        since_us: keys appended on an earlier day are left out.
+
+    Raises:
+        Transient: the engine is away, or ended before its answer did. PermanentFault: it refuses.
+    """
+    chosen: dict[str, object] = {"generation": generation, "partition": partition}
+    rows = clickhouse.query(
+        f"SELECT _partition_id, count() FROM {DATABASE}.event_keys"
+        f" WHERE _partition_id >= {{first:String}} AND {_MINE}"
+        " GROUP BY _partition_id ORDER BY _partition_id",
+        chosen | {"first": partition_of_day(max(0, since_us) // DAY_US)},
+    )
+    days = {_day_of_partition(str(name)): int(count) for name, count in rows}
+    seen = SeenKeys(expected=days)
+    for day in days:
+        try:
+            for numbers in _read(clickhouse, chosen | {"day": partition_of_day(day)}):
+                # The end of the day: that its keys were appended earlier only keeps them longer.
+                seen.add_numbers(numbers, (day + 1) * DAY_US - 1)
+        except (ClickHouseError, OSError, RuntimeError) as problem:
+            raise translated(problem) from problem
+    return seen
+
+
+def _read(clickhouse: ClickHouse, chosen: dict[str, object]) -> Iterator[Numbers]:
+    """Numbers of a day's keys, block by block, each block in order: parts are sorted by key."""
+    # Through the driver's own reader: it notices an answer that ends in an error or too early. A
+    # key that is missed here would be counted twice later.
+    with clickhouse.client().query_np_stream(
+        f"SELECT {_NUMBER} AS number FROM {DATABASE}.event_keys"
+        f" WHERE _partition_id = {{day:String}} AND {_MINE}",
+        parameters=chosen,
+    ) as blocks:
+        for block in blocks:
+            yield np.asarray(block, np.uint64).reshape(-1)

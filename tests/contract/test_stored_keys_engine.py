@@ -1,0 +1,184 @@
+"""Keys in the real engine: filters built again from them, and who claims them."""
+
+import itertools
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from tests.support.loading import Interruptible
+from tollgate.core.clock import datetime_from_us
+from tollgate.core.errors import Transient
+from tollgate.events.dedupe import DAY_US, SeenKeys
+from tollgate.events.rebuild import partition_of_day, rebuild
+from tollgate.events.stored_claims import Claim, stored_claims
+from tollgate.platform.clickhouse import ClickHouse
+
+pytest_plugins = ["tests.support.stages"]
+_days = itertools.count(22_000, 40)  # from 2030: no other test's keys stand there
+_COLUMNS = (
+    *("namespace", "source", "id", "time", "time_given", "received_at", "key_hash", "content_hash"),
+    *("log_generation", "log_partition", "log_offset", "log_index", "appended_at"),
+)
+
+
+@pytest.fixture
+def first_day() -> int:
+    """A day of which 30 belong to this test alone; nothing is stored after them."""
+    return next(_days)
+
+
+def text(number: int) -> str:
+    """The hash of a key by its number, as the engine's text."""
+    return np.random.default_rng(number).bytes(16).hex()
+
+
+def hashes(numbers: Sequence[int]) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
+    joined = bytes.fromhex("".join(map(text, numbers)))
+    return np.frombuffer(joined, np.uint64).reshape(-1, 2)
+
+
+def instant(us: int) -> str:
+    return f"{datetime_from_us(us):%Y-%m-%d %H:%M:%S.%f}"
+
+
+def store(
+    clickhouse: ClickHouse,
+    day: int,
+    numbers: Sequence[int],
+    *,
+    at: tuple[int, int] = (7, 1),
+    time_given: bool = True,
+    offset: int = 5,
+) -> None:
+    """Keys of one append day, at a generation and partition."""
+    appended_us = day * DAY_US + 1
+    rows = [
+        [
+            *("n", "s", f"e{n}", instant(n), int(time_given), instant(appended_us), text(n)),
+            *(f"{n:016d}", *at, offset, n, instant(appended_us)),
+        ]
+        for n in numbers
+    ]
+    clickhouse.insert("event_keys", _COLUMNS, "\n".join(map(json.dumps, rows)).encode())
+
+
+def test_a_rebuilt_filter_answers_as_the_one_that_was_filled(
+    interruptible: Interruptible, first_day: int
+) -> None:
+    by_day = {first_day + day: range(day * 3000, day * 3000 + 2000) for day in range(5)}
+    filled = SeenKeys({day: len(numbers) for day, numbers in by_day.items()})
+    for day, numbers in by_day.items():
+        for part in np.array_split(np.array(numbers), 3):
+            store(interruptible, day, part.tolist())
+            filled.add(hashes(part.tolist()), day * DAY_US + 1)
+    rebuilt = rebuild(interruptible, 7, 1, first_day * DAY_US)
+    assert rebuilt.count == filled.count == 10_000
+    assert rebuilt.size_bytes == filled.size_bytes
+    probes = hashes(range(15_000))
+    assert rebuilt.contains(hashes([n for numbers in by_day.values() for n in numbers])).all()
+    answers = [
+        {day: named.tolist() for day, named in seen.days_of(probes).items()}
+        for seen in (rebuilt, filled)
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_keys_of_other_partitions_are_left_out_but_not_those_of_other_generations(
+    interruptible: Interruptible, first_day: int
+) -> None:
+    store(interruptible, first_day, range(100), at=(7, 1))
+    store(interruptible, first_day, range(100, 200), at=(7, 2))
+    store(interruptible, first_day, range(200, 300), at=(6, 2))
+    store(interruptible, first_day + 1, range(300, 400), at=(8, 9))
+    seen = rebuild(interruptible, 7, 1, first_day * DAY_US)
+    assert seen.contains(hashes([*range(100), *range(200, 400)])).all()
+    assert not seen.contains(hashes(range(100, 200))).any()
+    assert seen.count == 300
+
+
+def test_days_before_are_left_out_and_a_day_is_read_whole(
+    interruptible: Interruptible, first_day: int
+) -> None:
+    for day in range(3):
+        store(interruptible, first_day + day, range(day * 100, day * 100 + 100))
+    seen = rebuild(interruptible, 7, 1, (first_day + 2) * DAY_US - 1)
+    assert seen.contains(hashes(range(100, 300))).all()
+    assert not seen.contains(hashes(range(100))).any()
+    # What was read of a day is forgotten with it.
+    seen.forget_before((first_day + 2) * DAY_US)
+    assert not seen.contains(hashes(range(200))).any()
+    assert seen.contains(hashes(range(200, 300))).all()
+    assert rebuild(interruptible, 7, 1, (first_day + 3) * DAY_US).count == 0
+
+
+def test_for_ever_is_since_the_beginning(interruptible: Interruptible, first_day: int) -> None:
+    store(interruptible, first_day, range(50))
+    assert rebuild(interruptible, 7, 1, 0).contains(hashes(range(50))).all()
+
+
+def test_an_engine_that_is_away_is_a_fault_that_may_pass() -> None:
+    away = ClickHouse(url="http://default:@127.0.0.1:1")
+    with pytest.raises(Transient):
+        rebuild(away, 7, 1, 0)
+
+
+def test_the_name_of_a_days_partition_is_the_engines_own(
+    interruptible: Interruptible, first_day: int
+) -> None:
+    store(interruptible, first_day, [1])
+    names = interruptible.query(
+        "SELECT DISTINCT _partition_id FROM tollgate.event_keys"
+        " WHERE toUnixTimestamp64Micro(appended_at) = {at:Int64}",
+        {"at": first_day * DAY_US + 1},
+    )
+    assert [tuple(row) for row in names] == [(partition_of_day(first_day),)]
+
+
+def test_claims_are_found_on_their_days(interruptible: Interruptible, first_day: int) -> None:
+    store(interruptible, first_day, range(100))
+    store(interruptible, first_day + 1, range(50, 150), offset=9, time_given=False)
+    found = stored_claims(
+        interruptible,
+        {
+            first_day: [text(n) for n in (3, 60, 500)],
+            first_day + 1: [text(n) for n in range(60, 80)],
+            first_day + 2: [text(60)],
+        },
+    )
+    assert found["n", "s", "e3"] == [
+        Claim((7, 1, 5, 3), first_day * DAY_US + 1, b"%016d" % 3, 3, None)
+    ]
+    # Both claims of one key, the earlier position first, though another day's.
+    assert found["n", "s", "e60"] == [
+        Claim((7, 1, 5, 60), first_day * DAY_US + 1, b"%016d" % 60, 60, None),
+        Claim((7, 1, 9, 60), (first_day + 1) * DAY_US + 1, b"%016d" % 60, None, None),
+    ]
+    assert set(found) == {("n", "s", f"e{n}") for n in (3, *range(60, 80))}
+
+
+def test_a_row_that_was_written_twice_is_one_claim(
+    interruptible: Interruptible, first_day: int
+) -> None:
+    for _ in range(2):
+        store(interruptible, first_day, range(10))
+    found = stored_claims(interruptible, {first_day: [text(n) for n in range(10)]})
+    assert len(found) == 10
+    assert all(len(claims) == 1 for claims in found.values())
+
+
+def test_many_keys_on_many_days_are_all_found(interruptible: Interruptible, first_day: int) -> None:
+    # More keys than a bound value may hold, more days than one query has parts.
+    store(interruptible, first_day, range(7000))
+    wanted = {first_day: [text(n) for n in range(7000)]}
+    for day in range(1, 25):
+        numbers = range(10_000 + day * 20, 10_000 + day * 20 + (3 if day % 2 else 12))
+        store(interruptible, first_day + day, numbers)
+        wanted[first_day + day] = [text(n) for n in numbers]
+    found = stored_claims(interruptible, wanted)
+    assert len(found) == sum(map(len, wanted.values()))
+
+
+def test_nothing_wanted_asks_nothing() -> None:
+    assert stored_claims(ClickHouse(url="http://127.0.0.1:1"), {}) == {}
