@@ -168,7 +168,7 @@ def test_a_new_layout_under_traffic_loses_nothing(
     list(setup._switch_layout(log_settings(broker, topic_prefix, log_partitions=3)))
     seen = len(answers)
     wait_until(
-        lambda: sum(a.status_code == 204 for a in list(answers.values())[seen:]) > 50,
+        lambda: sum(a.status_code == 204 for a in list(answers.copy().values())[seen:]) > 50,
         what="events taken by the new layout",
     )
     stop.set()

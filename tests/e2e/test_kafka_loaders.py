@@ -159,7 +159,7 @@ def test_a_new_generation_comes_after_the_old_one(
         for loader in loaders if awake else ():
             loader.start()
         truth.await_answers()
-        of_the_old = list(truth.acknowledged.items())[:300]
+        of_the_old = list(truth.acknowledged.copy().items())[:300]
         world.set_up(PARTITIONS - 1, new_generation=True)
         truth.await_answers()
     send(ingest, *(event(*each) for each in of_the_old))
