@@ -1,4 +1,5 @@
-"""HTTP/1.1 load from one process: raw protocols, prebuilt bytes, the least parsing that is right.
+"""HTTP/1.1 load from abc import ABC, abstractmethod
+from one process: raw protocols, prebuilt bytes, the least parsing that is right.
 
 Closed loop: every connection sends its next request when the last one is answered; the figure is
 throughput. Open loop: requests are due at a fixed rate whatever the server does, and latency counts
@@ -131,7 +132,7 @@ def _is_complete(response: bytes) -> bool:
     return len(response) >= head_end + 4 + length
 
 
-class _Run:
+class _Run(ABC):
     """What both loops share: connections, counting, the measured window."""
 
     def __init__(self, target: Target, source: RequestSource, connections: int) -> None:
@@ -232,11 +233,11 @@ class _Run:
             unanswered=unanswered,
         )
 
-    def answered(self, connection: _Connection, status: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def answered(self, connection: _Connection, status: int) -> None: ...
 
-    def ready(self, connection: _Connection) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def ready(self, connection: _Connection) -> None: ...
 
     def forget(self, connection: _Connection) -> None:
         """Drop a lost connection from wherever the loop keeps it."""
