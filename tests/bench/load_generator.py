@@ -1,5 +1,4 @@
-"""HTTP/1.1 load from abc import ABC, abstractmethod
-from one process: raw protocols, prebuilt bytes, the least parsing that is right.
+"""HTTP/1.1 load from one process: raw protocols, prebuilt bytes, the least parsing that is right.
 
 Closed loop: every connection sends its next request when the last one is answered; the figure is
 throughput. Open loop: requests are due at a fixed rate whatever the server does, and latency counts
@@ -11,6 +10,7 @@ import asyncio
 import collections
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
