@@ -239,6 +239,7 @@ class _Run(ABC):
     @abstractmethod
     def ready(self, connection: _Connection) -> None: ...
 
+    @abstractmethod
     def forget(self, connection: _Connection) -> None:
         """Drop a lost connection from wherever the loop keeps it."""
 
@@ -252,6 +253,10 @@ class _ClosedLoop(_Run):
     @override
     def ready(self, connection: _Connection) -> None:
         connection.send(self._source(), time.perf_counter_ns())
+
+    @override
+    def forget(self, connection: _Connection) -> None:
+        pass  # it keeps none
 
     @override
     def answered(self, connection: _Connection, status: int) -> None:
