@@ -177,7 +177,11 @@ def test_a_new_generation_comes_after_the_old_one(
         return sum(each.figures()["tollgate_load_partitions_waiting"] for each in loaders)
 
     wait_until(lambda: waiting() == 0, 10, "loaded or over, all of them")
-    assert sum(each.partitions for each in loaders) == 2 * PARTITIONS - 1
+    wait_until(
+        lambda: sum(each.partitions for each in loaders) == 2 * PARTITIONS - 1,
+        10,
+        "kept",
+    )
     with Traffic(ingest.url, name="d") as more:
         more.await_answers()
     world.await_loaded()

@@ -85,15 +85,17 @@ class LoadWorkers:
         """Starts to load partitions; those that are loaded already go on."""
         with self._lock:
             for key in partitions:
-                if key in self._workers:
-                    continue
-                before = next((w for w in self._leaving if w.partition == key), None)
-                worker = self._workers[key] = Worker(partition=key, before=before)
-                worker.thread = threading.Thread(
-                    target=self._work, args=(worker,), name=f"loader-{key[0]}-{key[1]}", daemon=True
-                )
-                self._frontier.claim(*key)
-                worker.thread.start()
+                if key not in self._workers:
+                    before = next((w for w in self._leaving if w.partition == key), None)
+                    self._begin(key, before)
+
+    def _begin(self, key: Partition, before: Worker | None) -> None:
+        worker = self._workers[key] = Worker(partition=key, before=before)
+        worker.thread = threading.Thread(
+            target=self._work, args=(worker,), name=f"loader-{key[0]}-{key[1]}", daemon=True
+        )
+        self._frontier.claim(*key)
+        worker.thread.start()
 
     def revoked(self, partitions: Iterable[Partition]) -> None:
         """Ends the loading of partitions once their batches at hand are written, in bounded time.
@@ -117,11 +119,8 @@ class LoadWorkers:
             self._leaving += leaving
             for worker in leaving:
                 worker.stop.set()
-        until = None if seconds is None else monotonic() + seconds
+        _await_ends(leaving, seconds)
         for worker in leaving:
-            ended = worker.join(None if until is None else max(0, until - monotonic()))
-            if not ended and seconds:
-                _log.warning("left while a batch is written", extra={"partition": worker.partition})
             self._frontier.withdraw(*worker.partition)
         self._fold()
 
@@ -223,12 +222,17 @@ class LoadWorkers:
             Transient: the log or ClickHouse is away.
         """
         self._look()
-        finished = [key for key in self.partitions if key[0] < self._loaded_before]
-        idle = {worker.partition for worker in self.workers() if worker.loader is None}
-        at_work = [key for key in finished if key not in idle]
-        # They are ours still: a worker without a loader takes the place of each.
-        self._dismiss(at_work, REVOKE_SECONDS)
-        self.assigned(at_work)
+        with self._lock:
+            finished = sorted(key for key in self._workers if key[0] < self._loaded_before)
+            done = [w for key in finished if (w := self._workers[key]).loader is not None]
+            self._leaving += done
+            for worker in done:
+                worker.stop.set()
+                # The partition is ours still, unless the group takes it meanwhile: without a gap, a
+                # worker that has no loader stands in its place.
+                self._begin(worker.partition, worker)
+        _await_ends(done, REVOKE_SECONDS)
+        self._fold()
         return finished
 
     def ends(self) -> Mapping[Partition, int]:
@@ -251,6 +255,15 @@ def ends_of(log: EventLog) -> dict[Partition, int]:
         Transient: the log is away.
     """
     return {(log.generation, p): log.end(p) for p in range(log.partitions)}
+
+
+def _await_ends(workers: Iterable[Worker], seconds: int | None) -> None:
+    """Waits until workers that were told to stop have ended; at most so long, None: for ever."""
+    until = None if seconds is None else monotonic() + seconds
+    for worker in workers:
+        ended = worker.join(None if until is None else max(0, until - monotonic()))
+        if not ended and seconds:
+            _log.warning("left while a batch is written", extra={"partition": worker.partition})
 
 
 def _sum(progresses: Iterable[LoadProgress]) -> LoadProgress:
