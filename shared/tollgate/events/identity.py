@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 
 from xxhash import xxh3_128_digest
 
-_KEY_SEED = 0x746F_6C6C_6B65_7931
+KEY_SEED = 0x746F_6C6C_6B65_7931
 
 
 def key_prefix(namespace: str) -> str:
@@ -26,7 +26,7 @@ def key_hash(prefix: str, source: str, event_id: str) -> bytes:
         event_id: the rest.
     """
     length = len(source) if source.isascii() else len(source.encode())
-    return xxh3_128_digest(f"{prefix}{length}:{source}{event_id}".encode(), _KEY_SEED)
+    return xxh3_128_digest(f"{prefix}{length}:{source}{event_id}".encode(), KEY_SEED)
 
 
 def partition_of(hashed_key: bytes, partitions: int) -> int:
