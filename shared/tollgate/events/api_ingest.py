@@ -15,11 +15,12 @@ from prometheus_client.core import Metric
 
 from tollgate.core.errors import Fault, InvalidInput, TollgateError, Transient
 from tollgate.events.ingest import Accepted, Ingest, IngestLimits
-from tollgate.events.position import HEADER
+from tollgate.events.position import HEADER, Token
 from tollgate.platform.access import KeyIndex, Scope
 from tollgate.platform.application import send_reply
 from tollgate.platform.body import Receive, Send, header, read_body
 from tollgate.platform.body import Scope as Request
+from tollgate.platform.direct import Answer, Headers
 from tollgate.platform.event_log import EventLog
 from tollgate.platform.keys import open_keys
 from tollgate.platform.parts import Parts, open_layouts
@@ -31,6 +32,13 @@ _REFUSED_RETRY_SECONDS = 30
 _AWAY = "the event log can't be reached; nothing of this request was stored"
 _POSITION = HEADER.lower().encode()
 _JSON = b"application/json"
+_AT_ONCE: dict[bytes | None, bool] = {
+    b"application/cloudevents+json": False,
+    b"application/cloudevents-batch+json": True,
+}
+"""Whether the body of a media type is a batch; parameters and other spellings take the long way."""
+_V1_STATUS = b"HTTP/1.1 204 No Content\r\n"
+_V3_STATUS = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n"
 _TRUE = frozenset(("true", "1"))
 
 
@@ -141,6 +149,30 @@ class IngestService:
             gauge("tollgate_log_backlog_bytes", "Records not yet released.", log.backlog_bytes()),
             gauge("tollgate_log_generation", "Layout that takes events.", log.generation),
         )
+
+    def take_at_once(self, path: str, headers: Headers, body: bytes, answer: Answer) -> bool:
+        """See `Direct`: plain events in structured or batched mode, from who may send them."""
+        ingest, log = self._ingest, self._log
+        if ingest is None or log is None or log.refusal() or len(body) > self._body_bytes_max:
+            return False
+        found = dict(reversed(headers))  # of several the first counts
+        batch = _AT_ONCE.get(found.get(b"content-type"))
+        if batch is None or b"content-encoding" in found:
+            return False
+        try:
+            access = self._keys.check(found.get(b"authorization"), self._parts.clock)
+            access.require(Scope.INGEST)
+        except TollgateError:
+            return False
+        status = _V3_STATUS if path.startswith("/api/v3/") else _V1_STATUS
+
+        def done(outcome: Token | Exception) -> None:
+            if isinstance(outcome, Exception):
+                answer(outcome)
+            else:
+                answer(b"%b%b: %b\r\n" % (status, _POSITION, str(outcome).encode()))
+
+        return ingest.take_at_once(access.namespace, body, done, batch=batch)
 
     async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
         """Takes one request."""

@@ -7,10 +7,11 @@ of it runs on one event loop; only the log's answer comes from another thread.
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import TypeVar
 
 from tollgate.core.errors import Transient
 from tollgate.events.record import EVENT_BYTES, RECORD_BYTES, REQUEST_BYTES, Group, encode_record
-from tollgate.platform.event_log import EventLog
+from tollgate.platform.event_log import Done, EventLog
 
 _log = logging.getLogger(__name__)
 BEHIND = "the event log is behind; nothing of this request was stored"
@@ -27,8 +28,9 @@ class Flusher:
         self._record_bytes_max = record_bytes_max
         self._pending_bytes_max = pending_bytes_max
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[tuple[Group, asyncio.Future[int]]] = []
-        self._flying: list[asyncio.Future[int]] = []
+        self._waiting: list[tuple[Group, Done]] = []
+        self._flying: list[Done] = []
+        self._drains: list[asyncio.Future[None]] = []
         self._scheduled = False
         self.pending_bytes = 0
         self._flying_bytes = 0
@@ -39,7 +41,17 @@ class Flusher:
         return not self.pending_bytes or self.pending_bytes + size <= self._pending_bytes_max
 
     def append(self, group: Group) -> asyncio.Future[int]:
-        """Queues events; the future gives the offset of the last record once all are on disk.
+        """As `submit`; the future gives the offset of the last record once all are on disk.
+
+        Raises:
+            Transient: too much waits already; nothing was queued.
+        """
+        future: asyncio.Future[int] = self._loop.create_future()
+        self.submit(group, lambda outcome: settle(future, outcome))
+        return future
+
+    def submit(self, group: Group, done: Done) -> None:
+        """Queues events; `done` gets the outcome on this loop, as from `EventLog.submit`.
 
         Raises:
             Transient: too much waits already; nothing was queued.
@@ -48,20 +60,18 @@ class Flusher:
         if not self.has_room(size):
             raise Transient(BEHIND)
         self.pending_bytes += size
-        future: asyncio.Future[int] = self._loop.create_future()
-        self._waiting.append((group, future))
+        self._waiting.append((group, done))
         if not self._scheduled and not self._flying:
             # Every request of this turn of the loop shares the record.
             self._scheduled = True
             self._loop.call_soon(self._flush)
-        return future
 
     def _flush(self) -> None:
         self._scheduled = False
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        self._flying = [future for _, future in waiting]
+        self._flying = [done for _, done in waiting]
         self._flying_bytes = self.pending_bytes
         self.flushes += 1
         groups = [group for group, _ in waiting]
@@ -87,18 +97,34 @@ class Flusher:
         self.pending_bytes -= self._flying_bytes
         if self._waiting:
             self._flush()
-        for future in flying:
-            if future.done():
-                continue
-            if isinstance(outcome, int):
-                future.set_result(outcome)
-            else:
-                future.set_exception(outcome)
+        for done in flying:
+            try:
+                done(outcome)
+            except Exception:  # noqa: BLE001 -- the others must still have theirs
+                _log.exception("an answer failed")
+        if not self._flying and not self._waiting:
+            for drain in self._drains:
+                settle(drain, None)
+            self._drains.clear()
 
     async def drain(self) -> None:
         """Waits until nothing is queued or on its way."""
-        while self._flying or self._waiting:
-            await asyncio.wait(self._flying or [f for _, f in self._waiting])
+        if self._flying or self._waiting:
+            self._drains.append(self._loop.create_future())
+            await self._drains[-1]
+
+
+Given = TypeVar("Given")
+
+
+def settle(future: asyncio.Future[Given], outcome: Given | Exception) -> None:
+    """Gives a future its result, or its exception, unless nobody waits for it any more."""
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def pack(groups: Sequence[Group], bytes_max: int) -> list[list[Group]]:

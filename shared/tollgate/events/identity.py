@@ -5,11 +5,13 @@ XXH3-128 with a fixed seed (https://xxhash.com): it only finds candidates, the f
 """
 
 import json
+from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 
 from xxhash import xxh3_128_digest
 
 KEY_SEED = 0x746F_6C6C_6B65_7931
+_POWERS = frozenset(1 << bits for bits in range(9))
 
 
 def key_prefix(namespace: str) -> str:
@@ -32,6 +34,15 @@ def key_hash(prefix: str, source: str, event_id: str) -> bytes:
 def partition_of(hashed_key: bytes, partitions: int) -> int:
     """The partition that owns an identity; bits that the loader's filters do not use."""
     return int.from_bytes(hashed_key[12:16], "little") % partitions
+
+
+def partitions_of(hashed_keys: Iterable[bytes], partitions: int) -> list[int]:
+    """`partition_of` each."""
+    if partitions in _POWERS:
+        # The remainder is in the lowest bits, and the lowest byte has them.
+        mask = partitions - 1
+        return [hashed[12] & mask for hashed in hashed_keys]
+    return [partition_of(hashed, partitions) for hashed in hashed_keys]
 
 
 class _Pairs(dict[str, object]):

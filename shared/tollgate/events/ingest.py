@@ -2,8 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -24,8 +25,8 @@ from tollgate.events.faults import (
     read_event,
     split_batch,
 )
-from tollgate.events.flush import BEHIND, Flusher
-from tollgate.events.identity import partition_of
+from tollgate.events.flush import BEHIND, Flusher, settle
+from tollgate.events.identity import partitions_of
 from tollgate.events.position import Token
 from tollgate.events.record import EVENT_BYTES, RECORD_BYTES, REQUEST_BYTES, Encoded, Group
 from tollgate.platform.event_log import EventLog
@@ -150,6 +151,48 @@ class Ingest:
             return replace(accepted, rejected_ids={i: event_id(raws[i]) for i in indexes})
         return accepted
 
+    def take_at_once(
+        self, namespace: str, body: bytes, done: Callable[[Token | Exception], None], *, batch: bool
+    ) -> bool:
+        """Takes a request in which nothing needs a closer look, without a task of its own.
+
+        Args:
+            namespace: whose it is.
+            body: JSON, unpacked.
+            done: gets the position once the events are on disk, or why nothing is known.
+            batch: whether the body is a batch.
+
+        Returns:
+            whether it was taken. If not, nothing was done or counted: `take` decides.
+        """
+        if not is_plain(body):
+            return False
+        arrival = self._arrival(namespace)
+        try:
+            envelopes = decode_envelopes(body, batch)
+            if not envelopes or len(envelopes) > self._limits.batch_events_max or self._is_full():
+                return False
+            events = encode_all(envelopes, arrival, plain=True)
+        except (msgspec.DecodeError, NeedsCare, RecursionError):
+            return False
+        groups = self._split(arrival, events)
+        if not self._has_room(groups):
+            return False
+        count, generation = len(events), self._log.generation
+
+        def stored(outcome: dict[int, int] | Exception) -> None:
+            if isinstance(outcome, Exception):
+                done(outcome)
+                return
+            self.accepted += count
+            done(Token(generation=generation, offsets=outcome))
+
+        self._submit(groups, stored)
+        return True
+
+    def _is_full(self) -> bool:
+        return self._log.backlog_bytes() > self._limits.log_bytes_max
+
     async def take_binary(
         self, namespace: str, attributes: Mapping[str, bytes], content_type: str, body: bytes
     ) -> Accepted:
@@ -212,7 +255,7 @@ class Ingest:
                 raise InvalidInput(faults)
         if not events:
             return Accepted(count=0, token=None, rejected=faults)
-        if self._log.backlog_bytes() > self._limits.log_bytes_max:
+        if self._is_full():
             raise Transient(
                 "loading is behind and the event log is full; nothing of this request was stored",
                 retry_after_seconds=_BACKLOG_RETRY_SECONDS,
@@ -223,21 +266,48 @@ class Ingest:
         return Accepted(count=len(events), token=token, rejected=faults)
 
     async def _append(self, arrival: Arrival, events: Sequence[Encoded]) -> dict[int, int]:
+        groups = self._split(arrival, events)
+        if not self._has_room(groups):
+            # Before any of them is queued: the answer says that nothing was stored.
+            raise Transient(BEHIND)
+        future: asyncio.Future[dict[int, int]] = asyncio.get_running_loop().create_future()
+        self._submit(groups, lambda outcome: settle(future, outcome))
+        return await future
+
+    def _split(self, arrival: Arrival, events: Sequence[Encoded]) -> dict[int, Group]:
         namespace, received_us = arrival.namespace, arrival.received_us
         partitions = len(self._flushers)
         if partitions == 1:
-            group = Group(namespace, received_us, events)
-            return {0: await self._flushers[0].append(group)}
+            return {0: Group(namespace, received_us, events)}
         split: dict[int, list[Encoded]] = {}
-        for event in events:
-            split.setdefault(partition_of(event.key_hash, partitions), []).append(event)
-        groups = {p: Group(namespace, received_us, part) for p, part in split.items()}
-        if not all(self._flushers[p].has_room(group.size) for p, group in groups.items()):
-            # Before any of them is queued: the answer says that nothing was stored.
-            raise Transient(BEHIND)
-        futures = {p: self._flushers[p].append(group) for p, group in groups.items()}
-        await asyncio.wait(futures.values())
-        return {p: future.result() for p, future in futures.items()}
+        owners = partitions_of([event.key_hash for event in events], partitions)
+        for partition, event in zip(owners, events, strict=True):
+            split.setdefault(partition, []).append(event)
+        return {p: Group(namespace, received_us, part) for p, part in split.items()}
+
+    def _has_room(self, groups: Mapping[int, Group]) -> bool:
+        return all(self._flushers[p].has_room(group.size) for p, group in groups.items())
+
+    def _submit(
+        self, groups: Mapping[int, Group], done: Callable[[dict[int, int] | Exception], None]
+    ) -> None:
+        """Queues all; `done` gets the last offset by partition once every partition has answered.
+
+        Or why nothing is known: the first failure.
+        """
+        offsets: dict[int, int] = {}
+        failures: list[Exception] = []
+
+        def answered(partition: int, outcome: int | Exception) -> None:
+            if isinstance(outcome, Exception):
+                failures.append(outcome)
+            else:
+                offsets[partition] = outcome
+            if len(offsets) + len(failures) == len(groups):
+                done(failures[0] if failures else offsets)
+
+        for partition, group in groups.items():
+            self._flushers[partition].submit(group, partial(answered, partition))
 
 
 def _is_batch(media_type: str, body: bytes) -> bool:

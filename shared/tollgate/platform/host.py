@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from tollgate.core.errors import MethodNotAllowed, NotFound, PermanentFault
 from tollgate.platform.application import Application, send_problem, send_reply
 from tollgate.platform.body import Receive, Scope, Send
+from tollgate.platform.direct import Direct
 from tollgate.platform.functions import FUNCTIONS, Function, function_for
 from tollgate.platform.keys import open_key_refresh
 from tollgate.platform.parts import Parts
@@ -53,6 +54,7 @@ class Host:
         self._functions = {function.name: function for function in functions}
         self._apps = {f.name: load_application(f) for f in functions}
         self._exact: dict[tuple[str, str], Application] = {}
+        self._direct: dict[str, Direct] = {}
         self._started = False
         self._stopping = False
         self._ticker: asyncio.Task[None] | None = None
@@ -129,12 +131,21 @@ class Host:
         """Starts every function, then the scheduler."""
         for app in self._apps.values():
             await app.start(self._parts)
+        for (method, path), app in self._exact.items():
+            service: object = app.service
+            if method == "POST" and isinstance(service, Direct):
+                self._direct[path] = service
         self._ticker = asyncio.create_task(self._schedule())
         self._started = True
+
+    def direct(self, path: str) -> Direct | None:
+        """The service that may answer a POST to this path without ASGI."""
+        return self._direct.get(path)
 
     async def stop(self) -> None:
         """Stops all, last started first, and closes the parts."""
         self._stopping = True
+        self._direct = {}
         if self._ticker is not None:
             self._ticker.cancel()
         for app in reversed(self._apps.values()):

@@ -4,10 +4,27 @@ A head has a bound (httptools has none, so one connection could fill the memory)
 overtakes the answer to an earlier request, and a request that offers an upgrade is read as if it
 did not: RFC 9110, 7.8 lets a server ignore the offer, and Java's client makes one (h2c) with every
 first request over plain HTTP, after which httptools would drop the body.
+
+It also answers requests that a service takes at once (`tollgate.platform.direct`): in their turn
+among pipelined ones, with uvicorn's own bookkeeping of what is in flight. Bodies that are long, or
+come only after a `100 Continue`, and clients that do not read go through ASGI.
 """
 
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from tollgate.core.errors import PermanentFault, TollgateError
+from tollgate.platform.application import send_problem
+from tollgate.platform.body import Receive, Scope, Send
+from tollgate.platform.direct import Direct
+
+_log = logging.getLogger(__name__)
 
 HEAD_BYTES_MAX = 64 << 10
 """Request line and headers; what one read brings beyond it is still taken."""
@@ -20,6 +37,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _head_open = False
     _head_bytes = 0
     _offers_upgrade = False
+    _held: tuple[RequestResponseCycle, Direct] | None = None
+    """The request that is being read and may be taken at once when it is whole."""
+
+    def __init__(
+        self, *arguments: Any, direct: Callable[[str], Direct | None], **named: Any
+    ) -> None:
+        """As uvicorn makes it; `direct` names the service that may answer a path at once."""
+        super().__init__(*arguments, **named)
+        self._direct = direct
 
     def data_received(self, data: bytes) -> None:
         """Takes what one read brought."""
@@ -53,8 +79,85 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is there."""
-        if not self._offers_upgrade:
-            super().on_message_complete()
+        if self._offers_upgrade:
+            return
+        super().on_message_complete()
+        if self._held is not None:
+            (cycle, service), self._held = self._held, None
+            self._take(cycle, service)
+
+    def on_body(self, body: bytes) -> None:
+        """Some of a body is there."""
+        super().on_body(body)
+        if self._held is not None and len(self._held[0].body) > HIGH_WATER_LIMIT:
+            self._let_go()
+
+    def shutdown(self) -> None:
+        """The server is about to end: what is in flight is answered, and the connection closed."""
+        self._let_go()
+        super().shutdown()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """It is a request's turn; its body may still be coming."""
+        service = self._service_of(cycle)
+        if service is None:
+            super()._start_asgi_task(cycle, app)
+        elif cycle.more_body:
+            self._held = (cycle, service)
+        else:
+            self._take(cycle, service)
+
+    def _service_of(self, cycle: RequestResponseCycle) -> Direct | None:
+        """The service that may take a request at once, if it is short and says so."""
+        scope = cycle.scope
+        if scope["method"] != "POST" or scope["query_string"] or cycle.waiting_for_100_continue:
+            return None
+        service = self._direct(scope["path"])
+        if service is not None:
+            for name, value in scope["headers"]:
+                if name == b"content-length":
+                    short = len(value) < 8 and value.isdigit() and int(value) <= HIGH_WATER_LIMIT
+                    return service if short else None
+        return None
+
+    def _let_go(self) -> None:
+        """What is being read goes through ASGI."""
+        if self._held is not None:
+            (cycle, _), self._held = self._held, None
+            super()._start_asgi_task(cycle, self.app)
+
+    def _take(self, cycle: RequestResponseCycle, service: Direct) -> None:
+        taken = False
+        if not self.flow.write_paused:
+            scope = cycle.scope
+            try:
+                taken = service.take_at_once(
+                    scope["path"],
+                    scope["headers"],  # type: ignore[arg-type]  # a list: `on_header` fills it
+                    bytes(cycle.body),
+                    partial(self._answer, cycle),
+                )
+            except Exception:  # noqa: BLE001 -- out of the parser it came back as the client's fault
+                _log.exception("a request could not be taken at once")
+        if not taken:
+            super()._start_asgi_task(cycle, self.app)
+
+    def _answer(self, cycle: RequestResponseCycle, lines: bytes | Exception) -> None:
+        if self.transport.is_closing():
+            return
+        if isinstance(lines, Exception):
+            app: Any = _failing(lines)
+            super()._start_asgi_task(cycle, app)
+            return
+        cycle.response_started = cycle.response_complete = True
+        answer = [lines]
+        for name, value in self.server_state.default_headers:
+            answer += (name, b": ", value, b"\r\n")
+        answer.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+        self.transport.write(b"".join(answer))
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answers what is no HTTP."""
@@ -93,3 +196,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             )
         # Else the client would take it for the answer that it waits for.
         self.transport.close()
+
+
+def _failing(problem: Exception) -> Callable[[Scope, Receive, Send], Any]:
+    """An application that answers with a problem."""
+    error = problem if isinstance(problem, TollgateError) else PermanentFault(repr(problem))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del receive
+        await send_problem(scope, send, error)
+
+    return app

@@ -4,6 +4,7 @@ import gc
 import ipaddress
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -42,7 +43,7 @@ def serve(host: "Host", parts: Parts, greet: Callable[[int], None]) -> int:
             host=address,
             port=settings.port,
             loop="uvloop",
-            http=BoundedHttpProtocol,
+            http=partial(BoundedHttpProtocol, direct=host.direct),  # type: ignore[arg-type]
             lifespan="on",
             log_config=None,
             access_log=False,
