@@ -39,7 +39,6 @@ def run(settings: Settings) -> int:
     Raises:
         PermanentFault: no such function, another process has the data folder that it needs, or the
             address is not safe to bind.
-        Transient: SQL is away, so it is not known which access keys are in force.
     """
     function = BY_NAME.get(settings.function)
     if function is None:
