@@ -45,8 +45,11 @@ class MeterMemory:
         path = parts.settings.data / SNAPSHOT
         self._snapshot = SnapshotFile(path, "meters", parts.settings.sql_url, self._clock)
         self._state: LastKnown | None = None
-        self._changes = 0
+        # How many changes of this process there were, and how many of them the file has.
+        self._changes = self._kept_changes = 0
+        self._noted: list[Meter] = []
         self._lock = threading.Lock()
+        self._wake = threading.Event()
         self._stop = threading.Event()
         self._on_close = parts.on_close
 
@@ -70,6 +73,7 @@ class MeterMemory:
 
         def close() -> None:
             self._stop.set()
+            self._wake.set()
             thread.join()
 
         self._on_close(close)
@@ -80,29 +84,34 @@ class MeterMemory:
         Raises:
             Transient: SQL is away; the last state stays.
         """
-        while True:
-            changes, began = self._changes, self._clock.now()
-            meters = {meter.id: meter for meter in self._meters.live_of_all()}
-            found = self._subjects.display_names_of_all(NAMES_MAX)
-            names: dict[str, dict[str, str]] | None = None
-            if found is not None:
-                names = {}
-                for namespace, key, name in found:
-                    names.setdefault(namespace, {})[key] = name
-            state = LastKnown(meters=meters, names=names, read_at=began)
-            with self._lock:
-                # A change of ours may not be in what was read.
-                if changes == self._changes:
-                    self._state = state
-                    break
+        with self._lock:
+            self._noted.clear()
+            changes = self._changes
+        began = self._clock.now()
+        meters = {meter.id: meter for meter in self._meters.live_of_all()}
+        found = self._subjects.display_names_of_all(NAMES_MAX)
+        names: dict[str, dict[str, str]] | None = None
+        if found is not None:
+            names = {}
+            for namespace, key, name in found:
+                names.setdefault(namespace, {})[key] = name
+        state = LastKnown(meters=meters, names=names, read_at=began)
+        with self._lock:
+            # A change of ours that was made meanwhile may not be in what was read.
+            for meter in self._noted:
+                state = state.with_meter(meter)
+            self._state = state
         self._snapshot.keep(encode_last_known(state), state.read_at)
+        self._kept_changes = changes
 
     def note(self, meter: Meter) -> None:
         """Takes in a change that this process made."""
         with self._lock:
             self._changes += 1
+            self._noted.append(meter)
             if self._state is not None:
                 self._state = self._state.with_meter(meter)
+        self._wake.set()
 
     def _begin_without_sql(self, problem: str) -> None:
         extra: dict[str, object] = {"problem": problem}
@@ -119,9 +128,15 @@ class MeterMemory:
         _log.warning("meters are taken from the snapshot: SQL is away", extra=extra)
 
     def _forever(self) -> None:
-        pause: float = _REFRESH_SECONDS  # tidy: allow-float -- seconds
+        pause = _REFRESH_SECONDS
+        rest: float = 0  # tidy: allow-float -- seconds
         away = False
-        while not self._stop.wait(pause):
+        while not self._stop.is_set():
+            self._wake.wait(pause)
+            self._stop.wait(rest)
+            self._wake.clear()
+            if self._stop.is_set() and self._kept_changes == self._changes:
+                return
             began = monotonic()
             try:
                 self.refresh()
@@ -133,4 +148,5 @@ class MeterMemory:
             else:
                 if away:
                     _log.info("meters are read again")
-                away, pause = False, max(_REFRESH_SECONDS, _REST * (monotonic() - began))
+                away, pause = False, _REFRESH_SECONDS
+                rest = _REST * (monotonic() - began)

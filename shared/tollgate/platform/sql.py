@@ -298,14 +298,17 @@ def _bound(engine: sa.Engine, outage: Outage) -> None:
         made.on_silence = outage.silent
         return made
 
+    # A statement may also wait for another's lock: only the pool's question tells of an outage.
+
     def taken(connection: BoundedConnection, _record: object, _proxy: object) -> None:
         # It was just made, or has answered the pool's question whether it is alive.
         outage.answered()
-        connection.answer_seconds_max = ANSWER_SECONDS
+        connection.answer_seconds_max, connection.on_silence = ANSWER_SECONDS, None
 
     def given_back(connection: BoundedConnection | None, _record: object) -> None:
         if connection is not None:
             connection.answer_seconds_max = PROBE_SECONDS
+            connection.on_silence = outage.silent
 
     sa.event.listen(engine, "do_connect", connect)
     sa.event.listen(engine, "checkout", taken)
