@@ -47,7 +47,7 @@ def run(settings: Settings) -> int:
             f"it is one of {', '.join(BY_NAME)}"
         )
     embedded = not (settings.log_url and settings.clickhouse_url and settings.database_url)
-    # Only embedded parts have files, and one process has them at a time.
+    # Only embedded parts need the folder to themselves.
     with lock_data_folder(settings) if embedded else nullcontext():
         parts = Parts(settings)
         for line in prepare_own(parts, function):
