@@ -207,14 +207,14 @@ def test_faults_of_the_meters_file_are_said_with_their_lines(tmp_path: Path) -> 
 
 
 @contextmanager
-def stock_command(target: str, data: Path) -> Iterator[httpx.Client]:
+def stock_command(target: str, data: Path, host: str = "127.0.0.1") -> Iterator[httpx.Client]:
     """The functions-framework command as it comes, serving one function."""
     port = free_port()
     command = Path(sys.executable).with_name("functions-framework")
     source = ROOT / "functions" / target / "main.py"
     with subprocess.Popen(
         [str(command), "--target", target, "--source", str(source), "--port", str(port)],
-        env=clean_environment({"TOLLGATE_DATA": str(data)}),
+        env=clean_environment({"TOLLGATE_DATA": str(data), "TOLLGATE_HOST": host}),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -247,7 +247,26 @@ def test_the_stock_command_serves_ingest_and_usage(new_server: NewServer) -> Non
     assert [e["event"]["id"] for e in found.json()] == ["stock"]
 
 
-HEAVY = ("chdb", "clickhouse_connect", "sqlalchemy", "alembic", "numpy", "yaml", "tzdata")
+@pytest.mark.parametrize("host", ["", "0.0.0.0"])
+def test_the_stock_command_is_not_open_to_all(tmp_path: Path, host: str) -> None:
+    # It listens on every address unless told otherwise, and no setting of ours tells it.
+    with stock_command("ingest", tmp_path / "data", host) as client:
+        answer = client.post("/api/v1/events", json=EVENT | {"id": "stock"})
+        assert answer.status_code == 401
+        assert "TOLLGATE_KEYS_FILE" in answer.json()["detail"]
+        assert "TOLLGATE_HOST=127.0.0.1" in answer.json()["detail"]
+
+
+HEAVY = (
+    "chdb",
+    "clickhouse_connect",
+    "sqlalchemy",
+    "alembic",
+    "psycopg",
+    "numpy",
+    "yaml",
+    "tzdata",
+)
 FRAMEWORK = ("functions_framework", "flask", "starlette")
 OURS = ("tollgate.metering", "tollgate.customers", "tollgate.platform.api")
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tollgate.core.clock import us_from_datetime
-from tollgate.core.errors import Forbidden, Unauthorized
+from tollgate.core.errors import Forbidden, Transient, Unauthorized
 from tollgate.platform import access
-from tollgate.platform.access import Access, ActiveKey, KeyIndex, Scope, hash_secret
+from tollgate.platform.access import Access, ActiveKey, KeyIndex, Scope, hash_secret, split_key
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECRET = "s" * 43
@@ -37,7 +37,8 @@ def key(*scopes: Scope, identity: str = "abc", expires_at: datetime | None = Non
 
 def index_of(*keys: ActiveKey, open_to_all: bool = False) -> KeyIndex:
     index = KeyIndex()
-    index.replace(keys, open_to_all=open_to_all)
+    index.replace(keys, none_ever=open_to_all)
+    index.allow_open()
     return index
 
 
@@ -147,8 +148,50 @@ def test_without_any_key_all_are_the_operator() -> None:
 
 def test_the_door_closes_with_the_first_key_and_stays_closed() -> None:
     index = index_of(open_to_all=True)
-    index.replace([key()], open_to_all=True)
+    index.replace([key()], none_ever=True)
     assert not index.open_to_all
-    index.replace([], open_to_all=False)
+    index.replace([], none_ever=False)
     with pytest.raises(Unauthorized):
         check(index, None)
+
+
+@pytest.mark.parametrize("text", ["", "tg_", "tg_a", "tg_a_", "tg__b", "xx_a_b", " tg_a_b"])
+def test_other_texts_are_no_keys(text: str) -> None:
+    assert split_key(text) is None
+    assert split_key("tg_a_b_c") == ("a", "b_c")
+
+
+def test_without_any_key_nobody_gets_in_unless_only_loopback_is_served() -> None:
+    index = KeyIndex()
+    index.replace([], none_ever=True)
+    assert index.none_ever
+    assert not index.open_to_all
+    with pytest.raises(Unauthorized, match="TOLLGATE_KEYS_FILE"):
+        check(index, None)
+    index.allow_open()
+    assert index.open_to_all
+    index.replace([], none_ever=False)
+    assert not index.open_to_all
+
+
+def test_while_keys_are_not_known_who_is_not_known_comes_again() -> None:
+    index = KeyIndex()
+    index.allow_open()
+    good, other = f"Bearer tg_abc_{SECRET}".encode(), f"Bearer tg_other_{SECRET}".encode()
+    for header in (None, good, other):
+        with pytest.raises(Transient):
+            check(index, header)
+    assert index.unreadiness()
+    # A keys file is known without SQL; that SQL has no key at all is not.
+    index.replace([key()], none_ever=True, complete=False)
+    assert not index.open_to_all
+    assert check(index, good).key_id == "abc"
+    for header in (None, other):
+        with pytest.raises(Transient):
+            check(index, header)
+    with pytest.raises(Unauthorized):
+        check(index, b"Bearer tg_abc_wrong")
+    index.replace([key()], none_ever=False)
+    assert not index.unreadiness()
+    with pytest.raises(Unauthorized):
+        check(index, other)

@@ -84,7 +84,7 @@ def _count_meters(parts: Parts) -> int | None:
     if parts.settings.function:
         return None
     # Only the process that hosts every function has what this imports.
-    from tollgate.metering.api_v1 import open_meters
+    from tollgate.metering.meter_reader import open_meters
     from tollgate.metering.store import MeterListing
 
     try:

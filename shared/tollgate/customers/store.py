@@ -82,6 +82,20 @@ class SubjectStore:
             found = connection.execute(query.order_by(c.id)).mappings()
             return tuple(Subject(**row) for row in found)
 
+    def display_names_of_all(self, count_max: int) -> tuple[tuple[str, str, str], ...] | None:
+        """Namespace, key and display name of every live subject that has one.
+
+        Returns:
+            None if there are more than `count_max`.
+        """
+        c = subjects.c
+        query = sa.select(c.namespace, c.key, c.display_name).where(
+            c.deleted_at.is_(None), c.display_name.is_not(None), c.display_name != ""
+        )
+        with self._database.connect() as connection:
+            rows = connection.execute(query.limit(count_max + 1)).all()
+        return None if len(rows) > count_max else tuple((row[0], row[1], row[2]) for row in rows)
+
     def delete(self, namespace: str, id_or_key: str) -> Subject:
         """Ends a subject; its key is free again, and its usage stays.
 

@@ -124,8 +124,8 @@ class IngestService:
         """Nothing is scheduled."""
 
     def unreadiness(self) -> str:
-        """Ready once started: a log that is away is answered with 503 per request."""
-        return ""
+        """Ready once keys are known: a log that is away is answered with 503 per request."""
+        return self._keys.unreadiness()
 
     def metrics(self) -> Iterable[Metric]:
         """Events taken and refused, and what waits."""

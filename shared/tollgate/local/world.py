@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tollgate.core.errors import PermanentFault, TollgateError
+from tollgate.core.errors import PermanentFault, TollgateError, Transient
 from tollgate.local.broker import CACHE, Broker
 from tollgate.local.clickhouse_http import ClickHouseServer
 from tollgate.local.entry import Entry
@@ -194,17 +194,23 @@ class World:
 
     def _access(self) -> tuple[bool, str]:
         """Whether requests need no key, and the address that the entry may then listen on."""
-        # They take SQLAlchemy and uvicorn along, which nothing else here needs.
+        # They take uvicorn along, which nothing else here needs.
         from tollgate.platform.http_server import bind_address
-        from tollgate.platform.keys import open_keys
+        from tollgate.platform.keys import open_key_refresh
         from tollgate.platform.parts import Parts
 
         parts = Parts(self.settings.model_copy(update={"database_url": self._postgres.url}))
-        try:
-            open_to_all = parts.get(open_keys).open_to_all
-        finally:
-            parts.close()
-        return open_to_all, bind_address(self.settings, open_to_all=open_to_all)
+        refresh, end = parts.get(open_key_refresh), time.monotonic() + _READY_SECONDS
+        while True:
+            try:
+                refresh.now()
+                break
+            except Transient as away:
+                # PostgreSQL may have ended since it came up; then it is started again.
+                if self._stopping.wait(_LOOK_SECONDS) or time.monotonic() > end:
+                    raise PermanentFault(f"access keys can't be read: {away.detail}") from away
+        none_ever = refresh.index.none_ever
+        return none_ever, bind_address(self.settings, none_ever=none_ever)
 
     def _by_function(self) -> dict[str, list[Upstream]]:
         return {

@@ -11,7 +11,6 @@ from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
-from tollgate.metering.api_v1 import open_meters
 from tollgate.metering.event_cursor import EventOrder, decode_cursor, encode_cursor
 from tollgate.metering.event_filters import Fields, Filters, read_filters
 from tollgate.metering.events_list import (
@@ -28,6 +27,7 @@ from tollgate.metering.filter_dialects import (
     parse_filter_time,
 )
 from tollgate.metering.filters import Comparison, Filter, Operator, contains
+from tollgate.metering.meter_reader import AGE_DOCUMENT, MeterReader
 from tollgate.metering.tracking import tracked
 from tollgate.metering.wire_v1 import JsonText, Names, Wire, WireInstant
 from tollgate.platform.access import Scope
@@ -140,7 +140,7 @@ def read_page(call: Call, asked: EventQuery, client_id: str | None) -> EventPage
     with tracked(call, client_id):
         return list_events(
             parts.get(open_clickhouse),
-            parts.get(open_meters),
+            MeterReader(call),
             asked,
             parts.settings.query_seconds_max,
         )
@@ -225,6 +225,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="Events",
         scope=Scope.READ,
         handler=list_events_v1,
+        document=AGE_DOCUMENT,
         query=EventListParameters,
         response=list[IngestedEventBody],
         description="The latest events first. Without `from`, those of the last 72 hours.",
@@ -237,6 +238,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="Events",
         scope=Scope.READ,
         handler=list_events_v2,
+        document=AGE_DOCUMENT,
         query=EventPageParameters,
         response=IngestedEventPageBody,
         description="The latest events first, page by page, with filters as JSON text.",

@@ -24,6 +24,7 @@ from tollgate.metering.filter_dialects import (
     parse_string_field,
     parse_ulid_field,
 )
+from tollgate.metering.meter_reader import AGE_DOCUMENT
 from tollgate.metering.wire_v1 import WireInstant
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
@@ -234,6 +235,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="Metering Events",
         scope=Scope.READ,
         handler=list_events_v3,
+        document=AGE_DOCUMENT,
         query=EventListParametersV3,
         response=IngestedEventPageBodyV3,
         wire="v3",

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -12,15 +12,15 @@ from pydantic import Field
 from tollgate.core.decimals import plain_text
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.times import format_instant
-from tollgate.customers.store import SubjectStore
 from tollgate.events.api_position import await_position
 from tollgate.metering.distinct import distinct_dimension_values, distinct_subjects
 from tollgate.metering.filter_dialects import parse_filter_string
 from tollgate.metering.filters import And, Filter, Membership
 from tollgate.metering.meter import Meter, MeterChanges, MeterInput
+from tollgate.metering.meter_reader import AGE_DOCUMENT, MeterReader, open_meters
 from tollgate.metering.progress import QueryProgressStore
 from tollgate.metering.query import SUBJECT, MeterQuery, QueryBounds, QueryRow, run_query
-from tollgate.metering.store import MeterListing, MeterOrder, MeterStore
+from tollgate.metering.store import MeterListing, MeterOrder
 from tollgate.metering.tracking import tracked
 from tollgate.metering.wire_v1 import (
     MeterBody,
@@ -37,7 +37,7 @@ from tollgate.metering.wire_v1 import (
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
 from tollgate.platform.database import open_database
-from tollgate.platform.parts import Parts, open_clickhouse
+from tollgate.platform.parts import open_clickhouse
 
 CSV = "text/csv"
 _ORDERS = {
@@ -61,11 +61,6 @@ class MeterListParameters(Wire):
     include_deleted: Annotated[bool, Field(alias="includeDeleted")] = False
 
 
-def open_meters(parts: Parts) -> MeterStore:
-    """The meters of the control plane."""
-    return MeterStore(parts.get(open_database), parts.clock)
-
-
 def list_meters(call: Call) -> list[MeterBody]:
     """One page of meters, as a bare array."""
     query: MeterListParameters = call.query
@@ -76,7 +71,7 @@ def list_meters(call: Call) -> list[MeterBody]:
         descending=query.order == "DESC",
         include_deleted=query.include_deleted,
     )
-    return [body_from_meter(m) for m in call.parts.get(open_meters).list(call.namespace, listing)]
+    return [body_from_meter(m) for m in MeterReader(call).list(call.namespace, listing)]
 
 
 def create_meter(call: Call) -> MeterBody:
@@ -230,8 +225,8 @@ def _csv(call: Call, asked: MeterQuery, rows: Sequence[QueryRow]) -> bytes:
     by_subject = SUBJECT in asked.group_by
     names: dict[str, str] = {}
     if by_subject and rows:
-        store = SubjectStore(call.parts.get(open_database), call.parts.clock)
-        names = display_names(store, call.namespace, {r.subject for r in rows if r.subject})
+        subjects = {row.subject for row in rows if row.subject}
+        names = MeterReader(call).display_names(call.namespace, subjects)
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     subject_columns = ["subject", "subject_display_name"] if by_subject else []
@@ -256,17 +251,8 @@ def safe_cell(text: str | None) -> str:
     return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
-def display_names(store: SubjectStore, namespace: str, keys: Iterable[str]) -> dict[str, str]:
-    """Display names of subjects that have one."""
-    return {
-        subject.key: subject.display_name
-        for subject in store.list(namespace, sorted(set(keys)))
-        if subject.display_name
-    }
-
-
 def _meter(call: Call) -> Meter:
-    return call.parts.get(open_meters).get(call.namespace, call.path["meterIdOrSlug"])
+    return MeterReader(call).get(call.namespace, call.path["meterIdOrSlug"])
 
 
 def _operation(method: str, path: str, operation_id: str, summary: str, **more: Any) -> Operation:
@@ -282,6 +268,7 @@ def _operation(method: str, path: str, operation_id: str, summary: str, **more: 
 
 _ONE = "meters/{meterIdOrSlug}"
 _ADMIN = {"scope": Scope.ADMIN}
+_AGED = {"document": AGE_DOCUMENT}
 OPERATIONS: tuple[Operation, ...] = (
     _operation(
         "GET",
@@ -289,6 +276,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "listMeters",
         "List meters",
         handler=list_meters,
+        **_AGED,
         query=MeterListParameters,
         response=list[MeterBody],
     ),
@@ -303,7 +291,9 @@ OPERATIONS: tuple[Operation, ...] = (
         response=MeterBody,
         **_ADMIN,
     ),
-    _operation("GET", _ONE, "getMeter", "Get a meter", handler=get_meter, response=MeterBody),
+    _operation(
+        "GET", _ONE, "getMeter", "Get a meter", handler=get_meter, response=MeterBody, **_AGED
+    ),
     _operation(
         "PUT",
         _ONE,
@@ -323,6 +313,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "queryMeter",
         "Query a meter",
         handler=query_meter,
+        **_AGED,
         query=MeterQueryParameters,
         response=MeterQueryResultBody,
         other_media=(CSV,),
@@ -333,6 +324,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "queryMeterPost",
         "Query a meter",
         handler=query_meter,
+        **_AGED,
         body=MeterQueryBody,
         response=MeterQueryResultBody,
         other_media=(CSV,),
@@ -343,6 +335,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "listMeterSubjects",
         "List a meter's subjects",
         handler=list_subjects,
+        **_AGED,
         query=PeriodParameters,
         response=list[str],
     ),
@@ -352,6 +345,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "listMeterGroupByValues",
         "List the values of a dimension",
         handler=list_group_by_values,
+        **_AGED,
         query=PeriodParameters,
         response=list[str],
     ),

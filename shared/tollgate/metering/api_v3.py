@@ -13,7 +13,6 @@ from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
 from tollgate.metering.api_v1 import (
     CSV,
-    open_meters,
     safe_cell,
     tracked_query,
     wants_csv,
@@ -21,6 +20,7 @@ from tollgate.metering.api_v1 import (
 from tollgate.metering.filter_dialects import parse_query_filter_map_item, parse_string_field
 from tollgate.metering.filters import And, Comparison, Filter, Membership, Operator
 from tollgate.metering.meter import Meter
+from tollgate.metering.meter_reader import AGE_DOCUMENT, MeterReader, open_meters
 from tollgate.metering.query import CUSTOMER, SUBJECT, MeterQuery, QueryRow
 from tollgate.metering.store import MeterListing, MeterOrder
 from tollgate.metering.wire_v3 import (
@@ -71,7 +71,7 @@ def list_meters(call: Call) -> MeterPageBody:
         then_by=tuple(then_by),
         filters=filters,
     )
-    store = call.parts.get(open_meters)
+    store = MeterReader(call)
     meta = PageMeta(
         number=query.page.number,
         size=query.page.size,
@@ -256,7 +256,7 @@ def _meter(call: Call) -> Meter:
     if not _ID.fullmatch(meter_id):
         message = "must be a ULID: 26 digits and upper-case letters"
         raise InvalidInput((Fault(field="meterId", code="invalid_ulid", message=message),))
-    return call.parts.get(open_meters).get_by_id(call.namespace, meter_id)
+    return MeterReader(call).get_by_id(call.namespace, meter_id)
 
 
 def _operation(method: str, path: str, operation_id: str, summary: str, **more: Any) -> Operation:
@@ -273,6 +273,7 @@ def _operation(method: str, path: str, operation_id: str, summary: str, **more: 
 
 _ONE = "meters/{meterId}"
 _ADMIN = {"scope": Scope.ADMIN}
+_AGED = {"document": AGE_DOCUMENT}
 OPERATIONS: tuple[Operation, ...] = (
     _operation(
         "GET",
@@ -280,6 +281,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "list-meters",
         "List meters",
         handler=list_meters,
+        **_AGED,
         query=MeterListParameters,
         response=MeterPageBody,
     ),
@@ -294,7 +296,9 @@ OPERATIONS: tuple[Operation, ...] = (
         response=MeterBody,
         **_ADMIN,
     ),
-    _operation("GET", _ONE, "get-meter", "Get a meter", handler=get_meter, response=MeterBody),
+    _operation(
+        "GET", _ONE, "get-meter", "Get a meter", handler=get_meter, response=MeterBody, **_AGED
+    ),
     _operation(
         "PUT",
         _ONE,
@@ -320,6 +324,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "query-meter",
         "Query a meter",
         handler=query_meter,
+        **_AGED,
         body=MeterQueryBody,
         response=MeterQueryResultBody,
         other_media=(CSV,),

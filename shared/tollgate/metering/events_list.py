@@ -5,10 +5,10 @@ payloads of these few rows read, found by the table's order. A row that the load
 same position) is one event.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -18,8 +18,8 @@ from tollgate.events.position import Position
 from tollgate.metering.aggregation import DOCUMENT
 from tollgate.metering.event_cursor import EventKey, EventOrder
 from tollgate.metering.filters import Filter, Parameters, to_sql
+from tollgate.metering.meter import Meter
 from tollgate.metering.query import FINAL_SETTINGS
-from tollgate.metering.store import MeterStore
 from tollgate.metering.validation import (
     READINGS_MAX,
     EventFault,
@@ -159,8 +159,17 @@ class EventPage:
     more: bool
 
 
+class LiveMeters(Protocol):
+    """Where live meters are known."""
+
+    def live_of_event_types(
+        self, namespace: str, event_types: Collection[str], /
+    ) -> tuple[Meter, ...]:
+        """Every live meter that reads one of these event types, by slug."""
+
+
 def list_events(
-    clickhouse: ClickHouse, meters: MeterStore, asked: EventQuery, seconds_max: int
+    clickhouse: ClickHouse, meters: LiveMeters, asked: EventQuery, seconds_max: int
 ) -> EventPage:
     """One page of events.
 

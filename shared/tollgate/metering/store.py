@@ -79,9 +79,19 @@ class MeterListing:
 class MeterStore:
     """The meters of every namespace. Deleting is soft: it frees the slug and keeps the row."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, changed: Callable[[Meter], None] | None = None
+    ) -> None:
+        """Opens nothing.
+
+        Args:
+            database: migrated.
+            clock: for what is written.
+            changed: called with a meter as it is now, after each change that was committed.
+        """
         self._database = database
         self._clock = clock
+        self._changed = changed or (lambda _meter: None)
 
     def create(
         self, namespace: str, wanted: MeterInput, managed_by: ManagedBy = ManagedBy.API
@@ -115,6 +125,7 @@ class MeterStore:
                 connection.execute(meters.insert().values(_row_from_meter(meter)))
         except Conflict:
             raise Conflict(f"there is a meter with the slug {wanted.slug} already") from None
+        self._changed(meter)
         return meter
 
     def get(self, namespace: str, id_or_slug: str) -> Meter:
@@ -170,6 +181,12 @@ class MeterStore:
         """Every live meter, by slug."""
         return self._live(namespace)
 
+    def live_of_all(self) -> tuple[Meter, ...]:
+        """Every live meter of every namespace."""
+        query = sa.select(meters).where(meters.c.deleted_at.is_(None))
+        with self._database.connect() as connection:
+            return tuple(_meter_from_row(row) for row in connection.execute(query).mappings())
+
     def live_of_event_types(
         self, namespace: str, event_types: Collection[str]
     ) -> tuple[Meter, ...]:
@@ -217,7 +234,9 @@ class MeterStore:
                 .values(**values, updated_at=self._clock.now())
                 .returning(meters)
             )
-            return _meter_from_row(row.mappings().one())
+            after = _meter_from_row(row.mappings().one())
+        self._changed(after)
+        return after
 
     def delete(self, namespace: str, id_or_slug: str) -> Meter:
         """Ends a meter; its slug is free again.
@@ -234,7 +253,9 @@ class MeterStore:
                 .values(deleted_at=now, updated_at=now)
                 .returning(meters)
             )
-            return _meter_from_row(deleted.mappings().one())
+            gone = _meter_from_row(deleted.mappings().one())
+        self._changed(gone)
+        return gone
 
     def _live(self, namespace: str, *conditions: sa.ColumnElement[bool]) -> tuple[Meter, ...]:
         live = (meters.c.namespace == namespace, meters.c.deleted_at.is_(None))

@@ -1,8 +1,9 @@
 """The progress of a client's query, kept while it runs."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from tollgate.core.errors import Transient
 from tollgate.metering.progress import QueryProgressStore
 from tollgate.platform.api import Call
 from tollgate.platform.database import open_database
@@ -15,10 +16,16 @@ def tracked(call: Call, client_id: str | None) -> Iterator[None]:
         yield
         return
     store = QueryProgressStore(call.parts.get(open_database), call.parts.clock)
-    store.put(call.namespace, client_id, success=0, failed=0, total=1)
+
+    def put(*, success: int = 0, failed: int = 0) -> None:
+        # A query needs nobody to know how far it is: SQL may be away meanwhile.
+        with suppress(Transient):
+            store.put(call.namespace, client_id, success=success, failed=failed, total=1)
+
+    put()
     try:
         yield
     except Exception:
-        store.put(call.namespace, client_id, success=0, failed=1, total=1)
+        put(failed=1)
         raise
-    store.put(call.namespace, client_id, success=1, failed=0, total=1)
+    put(success=1)

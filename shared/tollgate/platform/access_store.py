@@ -22,7 +22,6 @@ from tollgate.platform.sql import Database, Instant, Json, Text, metadata
 NAME_LENGTH_MAX = 256
 _SECRET_BYTES = 32
 _MANAGING = frozenset((Scope.ADMIN, Scope.OPERATOR))
-_KEY = re.compile(r"(tg_([0-7][0-9A-HJKMNP-TV-Z]{25}))_([A-Za-z0-9_-]{43})", re.ASCII)
 _UNSTORABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 access_keys = sa.Table(
@@ -237,12 +236,6 @@ def _managed(
     if any(Scope.OPERATOR in scopes for _, scopes in keys):
         return named
     return {namespace for namespace, scopes in keys if Scope.ADMIN in scopes}
-
-
-def split_key(text: str) -> tuple[str, str] | None:
-    """The id and the secret of a key's text; None if the text is no key."""
-    match = _KEY.fullmatch(text)
-    return None if match is None else (match[2], match[3])
 
 
 def _check(wanted: AccessKeyInput, now: datetime) -> None:

@@ -14,9 +14,16 @@ from urllib.parse import parse_qsl, unquote
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from tollgate.core.errors import Fault, InvalidInput, MethodNotAllowed, NotFound, Unsupported
+from tollgate.core.errors import (
+    Fault,
+    InvalidInput,
+    MethodNotAllowed,
+    NotFound,
+    TollgateError,
+    Unsupported,
+)
 from tollgate.platform.access import Access, Scope
-from tollgate.platform.application import send_reply
+from tollgate.platform.application import send_problem, send_reply
 from tollgate.platform.body import Receive, Send, header, read_body
 from tollgate.platform.body import Scope as Request
 from tollgate.platform.deep_object import parse_deep_objects
@@ -64,6 +71,7 @@ class Call:
         headers: request headers, lower case; the last of a name.
         target: path and query string as sent.
         parts: of the process.
+        answer_headers: what the handler adds to the answer, also to a refusal.
     """
 
     access: Access
@@ -73,6 +81,7 @@ class Call:
     headers: Mapping[str, str]
     target: str
     parts: Parts
+    answer_headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def namespace(self) -> str:
@@ -152,8 +161,9 @@ class ApiService:
         """Nothing is scheduled."""
 
     def unreadiness(self) -> str:
-        """Ready once started."""
-        return ""
+        """Ready once it is known which keys are in force, if an operation needs one."""
+        needs_keys = any(operation.scope is not None for operation in self._operations)
+        return self._keys.unreadiness() if needs_keys else ""
 
     def metrics(self) -> Iterable[Any]:
         """None of its own."""
@@ -181,8 +191,12 @@ class ApiService:
         assert self._pool is not None
         loop = asyncio.get_running_loop()
         trace = (header(scope, b"traceparent") or b"").decode("latin-1")
-        reply = await loop.run_in_executor(self._pool, _run, operation, call, trace)
-        headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in reply.headers]
+        try:
+            reply = await loop.run_in_executor(self._pool, _run, operation, call, trace)
+        except TollgateError as error:
+            await send_problem(scope, send, error, _encoded(call.answer_headers.items()))
+            return
+        headers = _encoded((*reply.headers, *call.answer_headers.items()))
         if reply.body or reply.stream:
             headers.append((b"content-type", reply.media_type.encode()))
         if reply.stream is not None:
@@ -238,6 +252,10 @@ class ApiService:
             allowed = ", ".join(sorted(others))
             raise MethodNotAllowed(f"{method} is not allowed here; {allowed} is")
         raise NotFound(f"nothing answers {method} {scope['path']}")
+
+
+def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 def _run(operation: Operation, call: Call, trace: str) -> Reply:

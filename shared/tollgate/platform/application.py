@@ -2,19 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from prometheus_client.core import Metric
 
 from tollgate.core.errors import PermanentFault, TollgateError, Transient
 from tollgate.platform.body import ClientGone, Receive, Scope, Send, header
+from tollgate.platform.keys import open_keys
 from tollgate.platform.parts import Parts
 from tollgate.platform.problem import problem_reply, wire_of
-from tollgate.platform.settings import read_settings
+from tollgate.platform.settings import Settings, read_settings
 from tollgate.platform.telemetry import configure_logs, trace_context
 
 _log = logging.getLogger(__name__)
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Service(Protocol):
@@ -80,7 +82,7 @@ class Application:
             if service is None:
                 settings = read_settings()
                 configure_logs(settings.log_level)
-                await self.start(Parts(settings))
+                await self.start(_stock_parts(settings))
                 service = self._service
                 assert service is not None
             await service(scope, receive, send)
@@ -98,8 +100,28 @@ class Application:
             await send_problem(scope, send, PermanentFault(repr(error)))
 
 
-async def send_problem(scope: Scope, send: Send, error: TollgateError) -> None:
-    """Answers with a problem body; failures of ours are logged under its instance."""
+def _stock_parts(settings: Settings) -> Parts:
+    """Of a process that the stock command runs: it may listen anywhere, so keys are needed.
+
+    Unless the settings say that it does not.
+    """
+    parts = Parts(settings)
+    if settings.host_is_loopback:
+        parts.get(open_keys).allow_open()
+    return parts
+
+
+async def send_problem(
+    scope: Scope, send: Send, error: TollgateError, headers: Headers = ()
+) -> None:
+    """Answers with a problem body; failures of ours are logged under its instance.
+
+    Args:
+        scope: of the request.
+        send: takes the answer.
+        error: what went wrong.
+        headers: further ones of the answer.
+    """
     reply = problem_reply(error, wire_of(scope["path"]))
     if reply.status >= 500:
         trace = trace_context.set(_traceparent(scope))
@@ -109,7 +131,7 @@ async def send_problem(scope: Scope, send: Send, error: TollgateError) -> None:
             extra={"instance": reply.instance, "path": scope["path"], "status": reply.status},
         )
         trace_context.reset(trace)
-    await send_reply(send, reply.status, reply.headers, reply.body)
+    await send_reply(send, reply.status, [*reply.headers, *headers], reply.body)
 
 
 def _traceparent(scope: Scope) -> str:

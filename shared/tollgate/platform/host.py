@@ -119,9 +119,11 @@ class Host:
         """All functions' figures in Prometheus' text format."""
         families = [gauge("tollgate_up", "1 while the host runs.", 1)]
         if self._parts.has(open_key_refresh):
-            age = self._parts.clock.now() - self._parts.get(open_key_refresh).read_at
-            text = "How long ago the access keys in force were read."
-            families.append(gauge("tollgate_access_keys_age_seconds", text, age.total_seconds()))
+            read_at = self._parts.get(open_key_refresh).read_at
+            text = "How long ago the access keys in force were read; absent: they are not known."
+            if read_at is not None:
+                age = (self._parts.clock.now() - read_at).total_seconds()
+                families.append(gauge("tollgate_access_keys_age_seconds", text, max(0, age)))
         for app in self._apps.values():
             if app.service is not None:
                 families += app.service.metrics()

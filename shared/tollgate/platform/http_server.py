@@ -1,7 +1,6 @@
 """Serves a host on a port until a signal ends it: uvicorn, bound and drained as we need it."""
 
 import gc
-import ipaddress
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -36,7 +35,10 @@ def serve(host: "Host", parts: Parts, greet: Callable[[int], None]) -> int:
         PermanentFault: the address is not safe to bind.
     """
     settings = parts.settings
-    address = bind_address(settings, open_to_all=parts.get(open_keys).open_to_all)
+    keys = parts.get(open_keys)
+    address = bind_address(settings, none_ever=keys.none_ever)
+    if address == _LOOPBACK or settings.host_is_loopback:
+        keys.allow_open()
     server = _Server(
         uvicorn.Config(
             host,
@@ -63,25 +65,24 @@ def serve(host: "Host", parts: Parts, greet: Callable[[int], None]) -> int:
     return 0 if server.started else 1
 
 
-def bind_address(settings: Settings, *, open_to_all: bool) -> str:
+def bind_address(settings: Settings, *, none_ever: bool) -> str:
     """Where to listen: loopback only as long as nobody needs a key.
+
+    Args:
+        settings: what they ask for.
+        none_ever: it is known that no key was ever made.
 
     Raises:
         PermanentFault: the settings ask for more while no key exists.
     """
-    if not open_to_all:
+    if not none_ever:
         return settings.host or _ANY
-    host = settings.host or _LOOPBACK
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if settings.host and not settings.host_is_loopback:
         raise PermanentFault(
-            f"TOLLGATE_HOST={host}: without any access key only loopback is served; start once "
-            "without it, run `tollgate keys create --scope admin`, then start again"
+            f"TOLLGATE_HOST={settings.host}: without any access key only loopback is served; start "
+            "once without it, run `tollgate keys create --scope admin`, then start again"
         )
-    return host
+    return settings.host or _LOOPBACK
 
 
 class _Server(uvicorn.Server):

@@ -19,7 +19,7 @@ _QUERY = (
     "SELECT id, namespace, scopes, secret_hash, expires_at, revoked_at FROM access_keys ORDER BY id"
 )
 _SQLITE = "sqlite:///"
-_CONNECT_SECONDS = 10
+_BUSY_SECONDS = 10
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_PROTOCOL")
 
 
@@ -33,7 +33,7 @@ def read_keys(sql_url: str) -> tuple[tuple[ActiveKey, ...], bool]:
         Transient: the database is away or busy.
         PermanentFault: it has no such table, or the URL is of another kind of database.
     """
-    rows = list(_sqlite_rows(sql_url) if sql_url.startswith(_SQLITE) else _postgres_rows(sql_url))
+    rows = list(_sqlite_rows(sql_url) if is_sqlite(sql_url) else _postgres_rows(sql_url))
     keys = tuple(
         ActiveKey(
             id=identity,
@@ -48,12 +48,17 @@ def read_keys(sql_url: str) -> tuple[tuple[ActiveKey, ...], bool]:
     return keys, bool(rows)
 
 
+def is_sqlite(sql_url: str) -> bool:
+    """Whether the database is a file of this machine, which is never away."""
+    return sql_url.startswith(_SQLITE)
+
+
 def _sqlite_rows(sql_url: str) -> Iterable[tuple[Any, ...]]:
     path = Path(sql_url.removeprefix(_SQLITE))
     if not path.exists():
         return ()
     try:
-        with closing(sqlite3.connect(path, timeout=_CONNECT_SECONDS)) as connection:
+        with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as connection:
             connection.execute("PRAGMA query_only = ON")
             return connection.execute(_QUERY).fetchall()
     except sqlite3.Error as error:
@@ -65,13 +70,15 @@ def _sqlite_rows(sql_url: str) -> Iterable[tuple[Any, ...]]:
 def _postgres_rows(sql_url: str) -> Iterable[tuple[Any, ...]]:
     try:
         import psycopg
+
+        from tollgate.platform.postgres_client import connect_bounded
     except ModuleNotFoundError as error:
         raise PermanentFault(f"the driver of the database is not installed: {error}") from error
 
     address = sql_url.replace("postgresql+psycopg://", "postgresql://", 1)
     try:
         # Closed each time: one reading every few seconds is not worth a connection kept open.
-        with psycopg.connect(address, connect_timeout=_CONNECT_SECONDS) as connection:
+        with connect_bounded(address) as connection:
             return connection.execute(_QUERY).fetchall()
     except psycopg.OperationalError as error:
         raise Transient(f"the control-plane database cannot answer now: {error}") from error

@@ -39,7 +39,6 @@ def run(settings: Settings) -> int:
     Raises:
         PermanentFault: no such function, another process has the data folder that it needs, or the
             address is not safe to bind.
-        Transient: SQL is away, so it is not known which access keys are in force.
     """
     function = BY_NAME.get(settings.function)
     if function is None:
@@ -48,7 +47,7 @@ def run(settings: Settings) -> int:
             f"it is one of {', '.join(BY_NAME)}"
         )
     embedded = not (settings.log_url and settings.clickhouse_url and settings.database_url)
-    # Only embedded parts have files, and one process has them at a time.
+    # Only embedded parts need the folder to themselves.
     with lock_data_folder(settings) if embedded else nullcontext():
         parts = Parts(settings)
         for line in prepare_own(parts, function):

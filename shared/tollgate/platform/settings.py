@@ -1,5 +1,6 @@
 """The one reader of the environment. Every setting has a unit, a default and a check."""
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from enum import StrEnum
@@ -30,7 +31,10 @@ class Settings(BaseModel):
     host: Annotated[
         str, Field(description="address to bind; without any key only loopback is allowed")
     ] = ""
-    data: Annotated[Path, Field(description="folder of the embedded parts")] = Path(".data")
+    data: Annotated[
+        Path,
+        Field(description="folder of embedded parts and of the control plane's last state"),
+    ] = Path(".data")
     meters: Annotated[Path | None, Field(description="meters.yaml, upserted at start")] = None
     keys_file: Annotated[
         Path | None, Field(description="YAML list of access keys: {key, namespace, scopes}")
@@ -134,6 +138,14 @@ class Settings(BaseModel):
     log_level: Annotated[
         str, Field(pattern="^(debug|info|warning|error)$", description="lowest level written")
     ] = "info"
+
+    @property
+    def host_is_loopback(self) -> bool:
+        """Whether an address to bind is given, and only this machine can reach it."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @property
     def clickhouse_path(self) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -28,6 +28,7 @@ from tollgate.core.errors import (
     TollgateError,
     Transient,
 )
+from tollgate.platform.outage import Outage
 from tollgate.platform.paths import INFRA
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ ROWS_SKIPPED_MAX = 2**63 - 1
 _MIGRATION_LOCK = 7_464_401_001
 """Number of the PostgreSQL advisory lock that migrations hold."""
 _WRITES = "tollgate_writes"
+_POOL_SECONDS = 2
 
 metadata = sa.MetaData(
     naming_convention={
@@ -74,16 +76,19 @@ class Instant(sa.types.TypeDecorator[datetime]):
 class Database:
     """One control-plane database. Thread-safe; make it after a fork, never at import time."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, bounded: bool = True) -> None:
         """Connects lazily: a database that is away shows in the first transaction.
 
         Args:
             url: `sqlite:////absolute/path/control.db` or `postgresql+psycopg://…`.
+            bounded: give up a PostgreSQL that does not answer within seconds. False for statements
+                that may take as long as they must.
 
         Raises:
             PermanentFault: the URL names no database that this process can use.
         """
-        self._engine = _engine(url)
+        self._outage = Outage()
+        self._engine = _engine(url, self._outage if bounded else None)
         self._writer = self._engine.execution_options(**{_WRITES: True})
         self._reader = self._engine
         if self._engine.dialect.name == "postgresql":
@@ -99,12 +104,14 @@ class Database:
         SQLite takes the write lock at once (BEGIN IMMEDIATE), so what was read cannot change before
         the write, and waiting for the lock never ends in a deadlock.
         """
+        self._outage.enter()
         with translate(), self._writer.begin() as connection:
             yield connection
 
     @contextmanager
     def connect(self) -> Iterator[sa.Connection]:
         """A transaction that only reads, on one snapshot. A write inside it is refused."""
+        self._outage.enter()
         with translate(), self._reader.begin() as connection:
             yield connection
 
@@ -139,7 +146,7 @@ def migrate(url: str, scripts: Path | None = None) -> None:
     # Alembic's default splits at spaces, which a folder of a clone may have.
     config.set_main_option("path_separator", "newline")
     head = ScriptDirectory.from_config(config).get_current_head()
-    database = Database(url)
+    database = Database(url, bounded=False)
     try:
         with database.connect() as connection:
             if _revision(connection) == head:
@@ -222,6 +229,7 @@ _TRANSIENT = (
     "57",  # shutting down, starting up, query cancelled
     "58030",  # I/O error
     "OperationalError",  # no connection was made at all, so the server gave no code
+    "ConnectionTimeout",  # the same
 )
 
 
@@ -243,11 +251,16 @@ def _unstorable_text() -> InvalidInput:
     return InvalidInput((fault,))
 
 
-def _engine(url: str) -> sa.Engine:
+def _engine(url: str, outage: Outage | None) -> sa.Engine:
     try:
         target = sa.make_url(url)
         if target.get_backend_name() != "sqlite":
-            return sa.create_engine(target, pool_pre_ping=True)
+            engine = sa.create_engine(
+                target, pool_pre_ping=True, pool_timeout=_POOL_SECONDS, pool_use_lifo=True
+            )
+            if outage is not None and target.get_driver_name() == "psycopg":
+                _bound(engine, outage)
+            return engine
     except ModuleNotFoundError as error:
         raise PermanentFault(f"the driver of the database is not installed: {error}") from error
     except SQLAlchemyError:
@@ -259,6 +272,47 @@ def _engine(url: str) -> sa.Engine:
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _bound(engine: sa.Engine, outage: Outage) -> None:
+    """Gives up a server that does not answer, and keeps others from waiting for it too."""
+    import psycopg
+
+    from tollgate.platform.postgres_client import (
+        ANSWER_SECONDS,
+        CONNECTION,
+        PROBE_SECONDS,
+        BoundedConnection,
+    )
+
+    def connect(
+        _dialect: sa.Dialect, _record: object, arguments: list[Any], parameters: dict[str, Any]
+    ) -> BoundedConnection:
+        if outage.was_silent_just_now:
+            raise psycopg.OperationalError("the server did not answer a moment ago")
+        try:
+            made = BoundedConnection.connect(*arguments, **{**CONNECTION, **parameters})
+        except psycopg.errors.ConnectionTimeout:
+            outage.silent()
+            raise
+        made.on_silence = outage.silent
+        return made
+
+    # A statement may also wait for another's lock: only the pool's question tells of an outage.
+
+    def taken(connection: BoundedConnection, _record: object, _proxy: object) -> None:
+        # It was just made, or has answered the pool's question whether it is alive.
+        outage.answered()
+        connection.answer_seconds_max, connection.on_silence = ANSWER_SECONDS, None
+
+    def given_back(connection: BoundedConnection | None, _record: object) -> None:
+        if connection is not None:
+            connection.answer_seconds_max = PROBE_SECONDS
+            connection.on_silence = outage.silent
+
+    sa.event.listen(engine, "do_connect", connect)
+    sa.event.listen(engine, "checkout", taken)
+    sa.event.listen(engine, "checkin", given_back)
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
