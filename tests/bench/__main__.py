@@ -6,7 +6,12 @@ ingest-100  the same with 100 per POST, c=32                        a no-op ASGI
 load        events counted a second: of a backlog, and while sent   the bare ClickHouse insert
 visible     milliseconds from an event sent to a query counting it  a POST and a query when idle
 startup     seconds to ready, resident memory                       a no-op ASGI server
+cold-start  seconds to the first durable answer; --distributed      a no-op ASGI server
+keys        a loader's filters with 50 M keys; only when asked for  a scan, plain memory reads
 baselines   the baselines alone; only when asked for                the load generator's limit
+
+With --distributed the product runs as separate processes on a real broker, with PostgreSQL and
+ClickHouse over HTTP; events go straight to the ingest process, queries through the entry.
 
 Product and baseline take turns in several rounds. The ratio is taken round by round; its least,
 median and greatest are printed, and how noisy the machine was. No figure is judged: the exit status
@@ -31,8 +36,9 @@ from tests.bench.report import document_of, render_machine, render_table
 from tests.bench.rounds import Bench
 from tests.bench.scenario_baselines import measure_baselines
 from tests.bench.scenario_ingest import measure_ingest
+from tests.bench.scenario_keys import measure_keys
 from tests.bench.scenario_load import measure_load
-from tests.bench.scenario_startup import measure_startup
+from tests.bench.scenario_startup import measure_cold_start, measure_startup
 from tests.bench.scenario_visible import measure_visible
 
 _SCENARIOS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
@@ -41,9 +47,12 @@ _SCENARIOS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "load": measure_load,
     "visible": measure_visible,
     "startup": measure_startup,
+    "cold-start": measure_cold_start,
+    "keys": measure_keys,
     "baselines": measure_baselines,
 }
-_DEFAULT = tuple(name for name in _SCENARIOS if name != "baselines")
+_DEFAULT = ("ingest-1", "ingest-100", "load", "visible", "startup")
+_DEFAULT_DISTRIBUTED = ("ingest-1", "ingest-100", "load", "visible", "cold-start")
 
 
 def _positive(text: str) -> int:
@@ -89,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--visible-batch", type=_positive, default=1, help="events per POST during `visible` (1)"
     )
+    parser.add_argument(
+        "--distributed", action="store_true", help="separate processes on a real Kafka broker"
+    )
+    parser.add_argument(
+        "--keys", type=_positive, default=50_000_000, help="keys stored for `keys` (50 million)"
+    )
     return parser
 
 
@@ -126,11 +141,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             probes=options.probes,
             visible_rate=options.visible_rate,
             visible_batch=options.visible_batch,
+            keys=options.keys,
+            distributed=options.distributed,
         )
         machine = describe_machine(bench.folder)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             try:
-                runner.run(_run(bench, options.names or _DEFAULT, rows, failed))
+                default = _DEFAULT_DISTRIBUTED if options.distributed else _DEFAULT
+                runner.run(_run(bench, options.names or default, rows, failed))
             except (asyncio.CancelledError, KeyboardInterrupt):
                 stopped = True
     print(render_machine(machine, noise))

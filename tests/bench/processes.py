@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -29,16 +29,30 @@ class Server:
         target: Where it listens.
         pid: Leader of its process group.
         ready_seconds: From spawning it to its first 200.
+        ingest: Where events go, if elsewhere.
+        functions: Processes of a distributed product's functions, by name.
     """
 
     target: Target
     pid: int
     ready_seconds: float
+    ingest: Target | None = None
+    functions: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def events(self) -> Target:
+        """Where events are sent to."""
+        return self.ingest or self.target
 
     def resident_mib(self) -> float:
-        """Return resident MiB of the process group; pages that two share count twice."""
-        kib = sum(_resident_kib(pid) for pid in _process_group(self.pid))
-        return kib / 1024
+        """Return resident MiB of all its processes; pages that two share count twice."""
+        pids = self.functions.values() or _process_group(self.pid)
+        return sum(_resident_kib(pid) for pid in pids) / 1024
+
+
+def resident_mib() -> float:
+    """Return resident MiB of this process."""
+    return _resident_kib(os.getpid()) / 1024
 
 
 def free_port() -> int:

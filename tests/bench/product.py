@@ -6,10 +6,11 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.bench.event_requests import LOAD_TYPE
 from tests.bench.http_client import HttpClient
@@ -21,6 +22,8 @@ PROBE_LANES: Final = 2
 INGEST_ONLY: Final = {"TOLLGATE_FUNCTION": "ingest"}
 
 _POLL_SECONDS: Final = 0.05
+_WORLD: Final = (sys.executable, "-m", "tollgate.local.world")
+_WORLD_SECONDS_MAX: Final = 300
 _MODULE: Final = (sys.executable, "-m", "tollgate.platform.up")
 
 
@@ -68,8 +71,11 @@ async def running_product(
     command: Sequence[str] = _MODULE,
     environment: Mapping[str, str] | None = None,
     ready_seconds_max: float = 60,
+    distributed: bool = False,
 ) -> AsyncIterator[Server]:
     """Run the product on `folder` (its data, log and meters file) until the block ends.
+
+    Distributed: as separate processes on a real broker; `command` is not used.
 
     Started again on the same folder it goes on with the same data.
 
@@ -78,15 +84,30 @@ async def running_product(
     """
     meters = _write_meters(folder)
     port = free_port()
-    options = ("--port", str(port), "--data", str(folder / "data"), "--meters", str(meters))
+    data = folder / "data"
+    options = ("--port", str(port), "--data", str(data), "--meters", str(meters))
     async with running_server(
-        (*command, *options),
+        (*(_WORLD if distributed else command), *options),
         port=port,
         log=folder / "product.log",
         environment=environment,
-        ready_seconds_max=ready_seconds_max,
+        ready_seconds_max=max(ready_seconds_max, _WORLD_SECONDS_MAX if distributed else 0),
     ) as server:
-        yield server
+        yield _with_functions(server, data) if distributed else server
+
+
+def world_processes(data: Path) -> dict[str, dict[str, Any]]:
+    """Return what the distributed product says of its processes: pid and URL by name."""
+    found: dict[str, dict[str, Any]] = json.loads((data / "world.json").read_text())["processes"]
+    return found
+
+
+def _with_functions(server: Server, data: Path) -> Server:
+    processes = world_processes(data)
+    stores = ("kafka", "postgres", "clickhouse", "entry")
+    pids = {name: process["pid"] for name, process in processes.items() if name not in stores}
+    port = int(processes["ingest"]["url"].rpartition(":")[2])
+    return replace(server, ingest=Target(port=port), functions=pids)
 
 
 class MeterReader:

@@ -23,6 +23,8 @@ class Bench:
         probes: Number of probes of `visible`, over all rounds.
         visible_rate: Events a second beside the probes.
         visible_batch: Events per POST beside the probes.
+        keys: Keys stored for `keys`.
+        distributed: Whether the product runs as separate processes on a real broker.
     """
 
     folder: Path
@@ -33,6 +35,8 @@ class Bench:
     probes: int = 200
     visible_rate: int = 5000
     visible_batch: int = 1
+    keys: int = 50_000_000
+    distributed: bool = False
 
 
 async def take_turns(

@@ -80,7 +80,7 @@ class _Counting:
 
         What is still loading would take processor time from the baseline's turn.
         """
-        result = await self._load.send(PRODUCT, self._product.target, seconds)
+        result = await self._load.send(PRODUCT, self._product.events, seconds)
         self._answers += result.acknowledged
         total = await self._reader.wait_for_total(
             COUNT_METER, self._before + self.acknowledged, _LOADED_SECONDS_MAX
@@ -96,7 +96,7 @@ async def measure_ingest(
     folder = bench.folder / scenario
     rows: list[Row] = []
     async with (
-        running_product(folder) as product,
+        running_product(folder, distributed=bench.distributed) as product,
         noop_server("asgi", folder / "asgi.log") as noop,
         noop_server("bare", folder / "bare.log") as bare,
     ):

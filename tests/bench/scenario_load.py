@@ -1,6 +1,9 @@
 """Load: events a second that were acknowledged and are counted by a query."""
 
+import os
+import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,18 +114,36 @@ async def _fill(bench: Bench, target: Target, name: str) -> LoadResult:
 
 async def _measure_live(bench: Bench, folder: Path) -> _Loaded:
     """Fill with the loader running; `loaded_rate` is from the first POST until all are counted."""
-    async with running_product(folder) as product:
+    async with running_product(folder, distributed=bench.distributed) as product:
         started = time.perf_counter()
-        result = await _fill(bench, product.target, folder.name)
+        result = await _fill(bench, product.events, folder.name)
         return await _wait_until_counted(product, result, started, from_start=True)
 
 
 async def _measure_held(bench: Bench, folder: Path) -> _Loaded:
-    """Fill without a loader, start again with it; `loaded_rate` is from ready until all count."""
+    """Fill without a loader, then let it work; `loaded_rate` is from there until all count.
+
+    Embedded: started again with it. Distributed: the loaders are stopped and go on, before the
+    group misses them.
+    """
+    if bench.distributed:
+        async with running_product(folder, distributed=True) as product:
+            loaders = [pid for name, pid in product.functions.items() if name.startswith("load")]
+            _send_all(loaders, signal.SIGSTOP)
+            try:
+                result = await _fill(bench, product.events, folder.name)
+            finally:
+                _send_all(loaders, signal.SIGCONT)
+            return await _wait_until_counted(product, result, time.perf_counter(), from_start=False)
     async with running_product(folder, environment=INGEST_ONLY) as product:
         result = await _fill(bench, product.target, folder.name)
     async with running_product(folder) as product:
         return await _wait_until_counted(product, result, time.perf_counter(), from_start=False)
+
+
+def _send_all(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
+        os.kill(pid, number)
 
 
 async def _wait_until_counted(

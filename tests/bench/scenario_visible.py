@@ -95,13 +95,13 @@ class _Seen:
 async def measure_visible(bench: Bench) -> list[Row]:
     """Probe in every round, first the floor on an idle product, then under the stream."""
     seen = _Seen()
-    async with running_product(bench.folder / "visible") as product:
+    async with running_product(bench.folder / "visible", distributed=bench.distributed) as product:
         lanes = [_Lane(product.target, number) for number in range(PROBE_LANES)]
         reader = MeterReader(product.target)
         try:
             for round_number in range(bench.rounds):
                 bench.noise.sample()
-                await _measure_round(bench, product.target, lanes, seen, round_number)
+                await _measure_round(bench, product.events, lanes, seen, round_number)
                 wanted = seen.acknowledged * bench.visible_batch
                 await reader.wait_for_total(COUNT_METER, wanted, _LOADED_SECONDS_MAX)
                 bench.say(
