@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Final
 
 from tests.bench.baselines import NOOP
@@ -36,20 +37,11 @@ async def measure_cold_start(bench: Bench) -> list[Row]:
     noop_memory: list[float] = []
     folder = bench.folder / "cold-start"
     async with running_product(folder, distributed=True):
-        processes = world_processes(folder / "data")
+        settings = _settings_beside(folder)
         for number in range(bench.rounds):
             bench.noise.sample()
             port = free_port()
-            settings = {
-                "TOLLGATE_FUNCTION": "ingest",
-                "TOLLGATE_PORT": str(port),
-                "TOLLGATE_HOST": "127.0.0.1",
-                "TOLLGATE_DATA": str(folder / f"ingest-{number}"),
-                "TOLLGATE_LOG_URL": f"{processes['kafka']['url']}/tollgate-events",
-                "TOLLGATE_LOG_DEVELOPMENT": "true",
-                "TOLLGATE_DATABASE_URL": processes["postgres"]["url"],
-                "TOLLGATE_CLICKHOUSE_URL": processes["clickhouse"]["url"],
-            }
+            settings["TOLLGATE_PORT"] = str(port)
             command = (sys.executable, "-m", "tollgate.platform.serve")
             log = folder / f"ingest-{number}.log"
             started = time.perf_counter()
@@ -81,6 +73,20 @@ async def measure_cold_start(bench: Bench) -> list[Row]:
             baseline_values=noop_memory,
         ),
     ]
+
+
+def _settings_beside(folder: Path) -> dict[str, str]:
+    """Return settings of one more ingest beside those of the product in a folder."""
+    processes = world_processes(folder / "data")
+    return {
+        "TOLLGATE_FUNCTION": "ingest",
+        "TOLLGATE_HOST": "127.0.0.1",
+        "TOLLGATE_DATA": str(folder / "beside"),
+        "TOLLGATE_LOG_URL": f"{processes['kafka']['url']}/tollgate-events",
+        "TOLLGATE_LOG_DEVELOPMENT": "true",
+        "TOLLGATE_DATABASE_URL": processes["postgres"]["url"],
+        "TOLLGATE_CLICKHOUSE_URL": processes["clickhouse"]["url"],
+    }
 
 
 async def _first_answer(server: Server, name: str) -> None:
