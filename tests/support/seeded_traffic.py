@@ -77,10 +77,10 @@ class Traffic:
     events: list[Event]
 
 
-def make_traffic() -> Traffic:
+def make_traffic(events: int = EVENTS) -> Traffic:
     chance = random.Random(SEED)
-    instants = sorted(chance.sample(range(SPAN_US), EVENTS))
-    events = [
+    instants = sorted(chance.sample(range(SPAN_US), events))
+    made = [
         Event(
             id=f"{number}-{chance.choice(('plain', 'ümlaut', 'with space'))}",
             n=chance.choice([*VALUES, *VALUES, *NO_VALUES, None]),
@@ -90,15 +90,15 @@ def make_traffic() -> Traffic:
         )
         for number, at in enumerate(instants)
     ]
-    chance.shuffle(events)
+    chance.shuffle(made)
     requests: list[Request] = []
     sent: list[Event] = []
-    left = list(events)
+    left = list(made)
     while left:
         new, left = left[: (size := chance.choice((1, 1, 1, 40)))], left[size:]
         requests.append(_request(chance, new, sent))
         sent += new
-    return Traffic(requests=requests, events=events)
+    return Traffic(requests=requests, events=made)
 
 
 def _request(chance: random.Random, new: Sequence[Event], sent: Sequence[Event]) -> Request:

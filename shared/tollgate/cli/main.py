@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
             "keys": _keys,
             "backup": _backup,
             "restore": _restore,
+            "migrate": _migrate,
             "openapi": _openapi,
             "version": _version,
         }[given.command]
@@ -80,6 +81,9 @@ def _parser(url: str) -> argparse.ArgumentParser:
     restore = commands.add_parser("restore", help="put a copy into a new data folder")
     restore.add_argument("file", type=Path)
     restore.add_argument("--data", type=Path, required=True, help="new or empty folder")
+    migrate = commands.add_parser("migrate", help="move a data folder into the distributed world")
+    migrate.add_argument("--data", type=Path, help="embedded data folder (TOLLGATE_DATA, .data)")
+    migrate.add_argument("--to-data", type=Path, help="data folder of scripts/up --distributed")
     commands.add_parser("openapi", help="print the API document", parents=[place])
     commands.add_parser("version", help="print the version of this command")
     return parser
@@ -150,6 +154,15 @@ def _restore(given: argparse.Namespace, connection: Connection) -> int:
     return subprocess.run(  # noqa: S603 -- our own module
         [*command, "--data", str(given.data)], check=False
     ).returncode
+
+
+def _migrate(given: argparse.Namespace, connection: Connection) -> int:
+    del connection
+    command = [sys.executable, "-m", "tollgate.local.migrate"]
+    for option in ("data", "to_data"):
+        if (folder := getattr(given, option)) is not None:
+            command += [f"--{option.replace('_', '-')}", str(folder)]
+    return subprocess.run(command, check=False).returncode  # noqa: S603 -- our own module
 
 
 def _openapi(given: argparse.Namespace, connection: Connection) -> int:

@@ -43,7 +43,8 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
 }
 """Names of the processes of each function."""
 STATUS_FILE = "world.json"
-_DATA = Path(".data") / "distributed"
+DATA = Path(".data") / "distributed"
+"""Where a world's data are, unless something else is said."""
 _TOPIC_PREFIX = "tollgate-events"
 _ATTEMPTS = 3
 _READY_SECONDS = 120
@@ -99,9 +100,7 @@ class World:
         Raises:
             PermanentFault: something did not come up, or the world is to end.
         """
-        self._data.mkdir(parents=True, exist_ok=True)
-        self.note()
-        self._start_all(self._stores)
+        self.start_stores()
         self._set_up()
         open_to_all, host = self._access()
         self._functions = {
@@ -122,6 +121,17 @@ class World:
         self._start_all([self._entry])
         self._wait_until_ready(entry)
         return open_to_all
+
+    def start_stores(self) -> Mapping[str, str]:
+        """Starts the services alone; gives the settings that name them.
+
+        Raises:
+            PermanentFault: something did not come up, or the world is to end.
+        """
+        self._data.mkdir(parents=True, exist_ok=True)
+        self.note()
+        self._start_all(self._stores)
+        return self._shared_settings()
 
     def stop(self) -> None:
         """Ends all in good order: no new requests, then none in flight, then nothing to load."""
@@ -254,13 +264,13 @@ def main(arguments: list[str] | None = None) -> int:
         prog="scripts/up --distributed", description="Runs Tollgate as separate processes."
     )
     parser.add_argument("--port", type=int, help="TCP port of the entry (TOLLGATE_PORT, 8888)")
-    parser.add_argument("--data", type=Path, help=f"data folder (TOLLGATE_DATA, {_DATA})")
+    parser.add_argument("--data", type=Path, help=f"data folder (TOLLGATE_DATA, {DATA})")
     parser.add_argument("--meters", type=Path, help="meters.yaml (TOLLGATE_METERS)")
     given = parser.parse_args(arguments)
     try:
         settings = read_settings(overrides=vars(given))
         if "data" not in settings.model_fields_set:
-            settings = settings.model_copy(update={"data": _DATA})
+            settings = settings.model_copy(update={"data": DATA})
         configure_logs(settings.log_level)
         return run(settings)
     except TollgateError as problem:

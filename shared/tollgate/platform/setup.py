@@ -109,10 +109,19 @@ def prepare(parts: Parts) -> Iterator[str]:
     Raises:
         Transient, PermanentFault: as in `run`.
     """
-    yield from _prepare_sql(parts)
-    yield from _prepare_clickhouse(parts)
+    yield from prepare_stores(parts)
     if parts.settings.log_url.startswith("kafka://"):
         yield from _prepare_topics(parts.settings)
+
+
+def prepare_stores(parts: Parts) -> Iterator[str]:
+    """Makes and migrates all but the event log; yields what was done.
+
+    Raises:
+        Transient, PermanentFault: as in `run`.
+    """
+    yield from _prepare_sql(parts)
+    yield from _prepare_clickhouse(parts)
 
 
 def prepare_own(parts: Parts, function: Function) -> Iterator[str]:
