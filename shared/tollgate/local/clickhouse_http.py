@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import http.client
 import logging
+import os
 import random
 import signal
 import socket
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 
 from tollgate.core.errors import PermanentFault
+from tollgate.local.ending import listen_for_end
 from tollgate.local.leash import release_leash, start_leashed
 
 _log = logging.getLogger(__name__)
@@ -192,9 +194,13 @@ def main(arguments: list[str] | None = None) -> int:
         _log.error("%s", problem)
         return 1
     front = Front(engine, listener)
-    # Another thread: what a signal interrupts may hold the lock that it needs.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: threading.Thread(target=front.end).start())
+    told, _ = listen_for_end()
+
+    def end() -> None:
+        os.read(told, 1)
+        front.end()
+
+    threading.Thread(target=end, name="end", daemon=True).start()
     _log.info("ClickHouse %s answers on http://%s:%d", engine.version, given.host, given.port)
     front.serve()
     engine.close()

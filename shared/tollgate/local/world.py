@@ -10,7 +10,6 @@ import argparse
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from pathlib import Path
 from tollgate.core.errors import PermanentFault, TollgateError, Transient
 from tollgate.local.broker import CACHE, Broker
 from tollgate.local.clickhouse_http import ClickHouseServer
+from tollgate.local.ending import listen_for_end
 from tollgate.local.entry import Entry
 from tollgate.local.entry_rules import Upstream
 from tollgate.local.function_process import FunctionProcess
@@ -290,9 +290,7 @@ def run(settings: Settings) -> int:
         from tollgate.metering.meters_file import read_meters
 
         read_meters(settings.meters)
-    ended, end = os.pipe()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: os.write(end, b"\0"))
+    ended, end = listen_for_end()
     with lock_data_folder(settings):
         _wait_for_port(settings.host or HOST, settings.port)
         if not any(CACHE.glob("*.jars")):
