@@ -91,3 +91,20 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def copy_bytes(source: int, target: Path, size: int) -> None:
+    """Makes a file of the first bytes of another, on disk when this returns.
+
+    Raises:
+        OSError: there is no room, or the file became shorter.
+    """
+    with target.open("xb") as copy:
+        position = 0
+        while position < size:
+            piece = os.pread(source, min(1 << 20, size - position), position)
+            if not piece:
+                raise OSError(f"{target.name} became shorter while it was read")
+            position += copy.write(piece)
+        copy.flush()
+        os.fsync(copy.fileno())

@@ -88,6 +88,7 @@ def open_layouts(parts: Parts) -> Layouts:
     """All generations of the event log of the settings. Kafka is not asked yet.
 
     Raises:
+        Transient: another process has the folder of the embedded log, or the disk refuses.
         PermanentFault: the URL names no log that this build knows.
     """
     settings = parts.settings
@@ -99,14 +100,16 @@ def open_layouts(parts: Parts) -> Layouts:
         layouts = KafkaLayouts(settings, parts.clock)
         parts.on_close(layouts.close)
         return layouts
-    if url and not url.startswith("sqlite:///"):
+    if url and not url.startswith("file:///"):
         raise PermanentFault(f"TOLLGATE_LOG_URL: {url.split(':', 1)[0]!r} is not a known event log")
     from pathlib import Path
 
-    from tollgate.platform.sqlite_log import SqliteLog
+    from tollgate.platform.segment_log import SegmentLog
+    from tollgate.platform.segment_move import move_sqlite_log
 
-    path = Path(url.removeprefix("sqlite:///")) if url else settings.log_path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    log = SqliteLog(path, parts.clock)
+    folder = Path(url.removeprefix("file://")) if url else settings.log_path
+    if not url and move_sqlite_log(settings.data / "log.sqlite", folder):
+        _log.info("the event log was moved from SQLite into its folder")
+    log = SegmentLog(folder, parts.clock)
     parts.on_close(log.close)
     return OneLayout(log)

@@ -79,10 +79,10 @@ def frame_head(
 
 
 class Frame(NamedTuple):
-    """A frame whose digest is right; its value stands from `start` to `end`."""
+    """A frame whose digest is right: record `place` of its write, value from `start` to `end`."""
 
     offset: int
-    index: int
+    place: int
     appended_us: int
     term: int
     start: int
@@ -128,7 +128,7 @@ def scan(content: memoryview, head: Head, count_max: int | None, seed: int) -> S
         frame = frame_at(content, position, seed)
         if frame is None or frame.offset != offset or frame.term < term:
             break
-        if not frame.index:
+        if not frame.place:
             write_start = position
         appended_us, term, offset = frame.appended_us, frame.term, offset + 1
         position = frame.end

@@ -12,13 +12,8 @@ from pathlib import Path
 
 from tollgate.core.errors import PermanentFault, Transient
 from tollgate.platform.disk import Disk, sync_folder
-from tollgate.platform.segment_store import (
-    SegmentStore,
-    Sizes,
-    new_state,
-    read_state,
-    write_state,
-)
+from tollgate.platform.segment_state import new_state, read_state, write_state
+from tollgate.platform.segment_store import SegmentStore, Sizes
 
 _RECORDS_PER_WRITE = 256
 

@@ -8,10 +8,8 @@
 One thread appends and begins segments, another gives back, prepares and recycles; any may read.
 """
 
-import fcntl
 import itertools
 import os
-import secrets
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from tollgate.core.errors import PermanentFault, Transient
-from tollgate.platform.disk import NO_ROOM, Disk, sync_folder
+from tollgate.platform.disk import NO_ROOM, Disk, copy_bytes, sync_folder
 from tollgate.platform.event_log import StoredRecord
 from tollgate.platform.segment import (
     FRAME_BYTES,
@@ -32,32 +30,16 @@ from tollgate.platform.segment import (
     scan,
     written_later,
 )
+from tollgate.platform.segment_state import (
+    STATE,
+    lock_folder,
+    new_state,
+    read_state,
+    write_state,
+)
 
-STATE = "state"
 SUFFIX = ".segment"
 SPARE = "spare"
-_LOCK = "lock"
-_FORM = 1
-
-
-class State(msgspec.Struct, frozen=True, kw_only=True):
-    """What outlives every segment.
-
-    Attributes:
-        form: of the folder.
-        generation: of the log.
-        released: up to which offset records were given back.
-        openings: how often the log was opened.
-        seed: of the digests.
-        moved_through: last offset of the SQLite log that this one was made from; None without.
-    """
-
-    form: int = _FORM
-    generation: int = 1
-    released: int = -1
-    openings: int = 0
-    seed: int
-    moved_through: int | None = None
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,40 +52,6 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
     segment_bytes: int = 32 << 20
     grown_bytes: int = 1 << 20
-
-
-def new_state(generation: int = 1, released: int = -1, moved_through: int | None = None) -> State:
-    """The state of a log that holds nothing yet."""
-    return State(
-        generation=generation,
-        released=released,
-        seed=secrets.randbits(64),
-        moved_through=moved_through,
-    )
-
-
-def write_state(folder: Path, state: State, disk: Disk) -> None:
-    """Puts the state on disk in place of the one before."""
-    disk.replace(folder / STATE, msgspec.json.encode(state))
-
-
-def read_state(folder: Path) -> State | None:
-    """The state on disk; None if there never was one.
-
-    Raises:
-        PermanentFault: it can't be read.
-    """
-    try:
-        state = msgspec.json.decode((folder / STATE).read_bytes(), type=State)
-    except FileNotFoundError:
-        return None
-    except msgspec.DecodeError as problem:
-        raise PermanentFault(f"event log {folder / STATE}: {problem}") from None
-    if state.form != _FORM:
-        raise PermanentFault(
-            f"event log {folder}: its form is {state.form}, this Tollgate reads {_FORM}"
-        )
-    return state
 
 
 class SegmentStore:
@@ -126,7 +74,7 @@ class SegmentStore:
         self._tainted = False
         self._base_min = 0
         try:
-            self._lock = _take(folder)
+            self._lock = lock_folder(folder)
             try:
                 self._open()
             except BaseException:
@@ -421,7 +369,7 @@ class SegmentStore:
         try:
             target.mkdir()
             for segment, used in chosen:
-                _copy(segment.descriptor, target / segment.path.name, used)
+                copy_bytes(segment.descriptor, target / segment.path.name, used)
             write_state(target, state, self._disk)
         finally:
             for segment, _ in chosen:
@@ -438,31 +386,3 @@ class SegmentStore:
 
 def _name(base: int) -> str:
     return f"{base:020}{SUFFIX}"
-
-
-def _take(folder: Path) -> int:
-    """Makes the folder and locks it to this process."""
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        sync_folder(folder.parent)
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise Transient(
-            f"another process uses the event log {folder}; end it, or give another data folder"
-        ) from None
-    return lock
-
-
-def _copy(source: int, target: Path, size: int) -> None:
-    with target.open("xb") as copy:
-        position = 0
-        while position < size:
-            piece = os.pread(source, min(1 << 20, size - position), position)
-            if not piece:
-                raise OSError(f"{target.name} became shorter while it was read")
-            position += copy.write(piece)
-        copy.flush()
-        os.fsync(copy.fileno())
