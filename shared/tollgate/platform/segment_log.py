@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 _WRITE_BYTES_MAX = 8 << 20
 _RELEASE_PAUSE_SECONDS = 0.1
 _RETRY_SECONDS = 1
+_TURN_SECONDS = 0.002  # tidy: allow-float -- a wait
 
 
 class _Submission:
@@ -57,6 +58,8 @@ class SegmentLog:
         self._store = SegmentStore(folder, disk or Disk(), sizes or Sizes())
         self._clock = clock
         self._jobs: queue.SimpleQueue[_Submission | None] = queue.SimpleQueue()
+        self._idle = False
+        self._begun = threading.Lock()
         self._grown = threading.Condition()
         self._waiters = 0
         self._closed = False
@@ -88,13 +91,23 @@ class SegmentLog:
         return self._store.folder
 
     def submit(self, partition: int, values: Sequence[bytes], done: Done) -> None:
-        """See `EventLog.submit`. Never blocks. After a crash the first of them may be there."""
+        """See `EventLog.submit`. After a crash the first of them may be there without the rest.
+
+        Gives the appending thread its turn if that has nothing to do: 0.06 ms, 2 ms at most. Else
+        it would wait for the interpreter's lock and a processor until the caller has nothing to do,
+        0.6 ms with a busy event loop, and the disk with it.
+        """
         assert partition == 0
         assert values
         if self._closed:
             done(Transient("the event log is closed"))
             return
+        idle, self._idle = self._idle, False
+        if idle:
+            self._begun.acquire(blocking=False)
         self._jobs.put(_Submission(values, done))
+        if idle:
+            self._begun.acquire(timeout=_TURN_SECONDS)
 
     def read(self, partition: int, after: int, bytes_max: int) -> list[StoredRecord]:
         """See `EventLog.read`. Any number of threads; what was released is passed over."""
@@ -185,9 +198,13 @@ class SegmentLog:
     def _write_loop(self) -> None:
         jobs = self._jobs
         while True:
+            self._idle = jobs.empty()
             batch = [jobs.get()]
             while not jobs.empty():
                 batch.append(jobs.get())
+            if self._begun.locked():
+                # Whoever gave us the turn goes on when the write has let go of the interpreter.
+                self._begun.release()
             at = 0
             while at < len(batch):
                 job = batch[at]
