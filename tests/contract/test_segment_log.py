@@ -284,6 +284,21 @@ def test_after_a_failed_write_another_file_takes_what_follows(tmp_path: Path, ke
         assert append(log, b"c") == 2
 
 
+def test_a_submission_does_not_wait_for_a_slow_disk(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    answers: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
+    with closing(SegmentLog(tmp_path / "log", SystemClock(), disk=disk)) as log:
+        append(log, b"a")
+        disk.open.clear()
+        for _ in range(3):
+            log.submit(PARTITION, [b"b"], answers.put)
+        # All three are in the log's hands, and none on disk.
+        assert answers.empty()
+        assert log.end(PARTITION) == 0
+        disk.open.set()
+        assert [answers.get(timeout=20) for _ in range(3)] == [1, 2, 3]
+
+
 def test_without_durable_writes_in_one_call_the_file_is_synced(tmp_path: Path) -> None:
     disk = Disk(in_one_call=False)
     with closing(SegmentLog(tmp_path / "log", SystemClock(), disk=disk)) as log:

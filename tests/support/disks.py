@@ -1,6 +1,7 @@
 """Disks that fail as disks do: the edge to what is not ours."""
 
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ class FaultyDisk(Disk):
 
     Attributes:
         refusal: raised by the next write.
+        open: writes wait while it is not set.
         keeps: how many bytes of that write reach the disk all the same.
     """
 
@@ -23,11 +25,12 @@ class FaultyDisk(Disk):
         super().__init__()
         self.refusal: Exception | None = None
         self.keeps = 0
-        self.writes = 0
+        self.open = threading.Event()
+        self.open.set()
 
     def write(self, descriptor: int, buffers: Sequence[bytes], position: int) -> None:
         """As `Disk.write`."""
-        self.writes += 1
+        self.open.wait(20)
         if self.refusal is not None:
             refusal, self.refusal = self.refusal, None
             os.pwrite(descriptor, b"".join(buffers)[: self.keeps], position)
