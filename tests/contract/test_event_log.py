@@ -1,6 +1,6 @@
 """The contract of an event log, held by every implementation of `tollgate.platform.event_log`.
 
-What only one of them promises is tested in `test_sqlite_log.py` and `test_kafka_log.py`.
+What only one of them promises is tested in `test_segment_log.py` and `test_kafka_log.py`.
 """
 
 import queue
@@ -15,14 +15,14 @@ from tests.support.kafka import new_log
 from tollgate.core.clock import SystemClock
 from tollgate.core.errors import Transient
 from tollgate.platform.event_log import EventLog
-from tollgate.platform.sqlite_log import SqliteLog
+from tollgate.platform.segment_log import SegmentLog
 
 OpenLog = Callable[[], EventLog]
 
 
-def _sqlite(request: pytest.FixtureRequest) -> OpenLog:
+def _segments(request: pytest.FixtureRequest) -> OpenLog:
     folder: Path = request.getfixturevalue("tmp_path")
-    return lambda: SqliteLog(folder / "log.sqlite", SystemClock())
+    return lambda: SegmentLog(folder / "log", SystemClock())
 
 
 def _kafka(request: pytest.FixtureRequest) -> OpenLog:
@@ -31,7 +31,10 @@ def _kafka(request: pytest.FixtureRequest) -> OpenLog:
 
 
 # A log joins the suite with one line: a name, and how it is opened again and again.
-LOGS: dict[str, Callable[[pytest.FixtureRequest], OpenLog]] = {"sqlite": _sqlite, "kafka": _kafka}
+LOGS: dict[str, Callable[[pytest.FixtureRequest], OpenLog]] = {
+    "segments": _segments,
+    "kafka": _kafka,
+}
 
 
 @pytest.fixture(params=LOGS)

@@ -18,7 +18,7 @@ from tests.support.server import Server
 from tollgate.core.clock import SystemClock
 from tollgate.events.event import Arrival, decode_envelopes, encode_all
 from tollgate.events.record import Encoded, Group, encode_record
-from tollgate.platform.sqlite_log import SqliteLog
+from tollgate.platform.segment_log import SegmentLog
 
 SOURCE = 'it\'s \\ "quoted" {id:String} %2F ü'
 SINGLE = {"Content-Type": "application/cloudevents+json"}
@@ -181,7 +181,7 @@ def broken(event_id: str, received_us: int) -> Encoded:
 
 
 def append(path: Path, records: list[bytes]) -> None:
-    log = SqliteLog(path, SystemClock())
+    log = SegmentLog(path, SystemClock())
     done = threading.Event()
     log.submit(0, records, lambda _: done.set())
     assert done.wait(10)
@@ -195,7 +195,7 @@ def bad_log(new_server: Callable[..., Server]) -> Server:
     server.data.mkdir()
     now_us = SystemClock().now_us()
     record = encode_record([Group("default", now_us, [broken("broken", now_us)])])
-    append(server.data / "log.sqlite", [record, b"no record at all"])
+    append(server.data / "log", [record, b"no record at all"])
     return server.start()
 
 

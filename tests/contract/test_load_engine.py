@@ -18,7 +18,7 @@ from tollgate.events.load import DAY_US
 from tollgate.events.record import CHECKSUM, PREAMBLE, Encoded, Group, encode_record
 from tollgate.platform.clickhouse import DATABASE
 from tollgate.platform.event_log import StoredRecord
-from tollgate.platform.sqlite_log import SqliteLog
+from tollgate.platform.segment_log import SegmentLog
 
 pytest_plugins = ["tests.support.stages"]
 
@@ -188,7 +188,7 @@ def test_stop_finishes_the_batch_at_hand(stages: NewStage) -> None:
         assert loader.progress.frontier == 2
 
 
-class _Endless(SqliteLog):
+class _Endless(SegmentLog):
     """A log that has one more record whenever it is read."""
 
     def read(self, partition: int, after: int, bytes_max: int) -> list[StoredRecord]:
@@ -198,11 +198,13 @@ class _Endless(SqliteLog):
 
 def test_a_steady_stream_does_not_keep_a_batch_open(stages: NewStage) -> None:
     """What the first read finds, and what one last look finds when the time is over: two."""
-    with stages() as stage, closing(_Endless(stage.log.path, stage.clock)) as endless:
-        loader = stage.loader(wait_ms=0, events_max=1000)
-        loader._log = endless
-        stop = threading.Event()
-        batches = [[r.offset for r in loader.gather(stop)] for _ in range(2)]
+    with stages() as stage:
+        stage.log.close()
+        stage.log = _Endless(stage.log.path, stage.clock)
+        with closing(stage.log):
+            loader = stage.loader(wait_ms=0, events_max=1000)
+            stop = threading.Event()
+            batches = [[r.offset for r in loader.gather(stop)] for _ in range(2)]
         assert batches == [[0, 1], [2, 3]]
 
 
@@ -221,17 +223,19 @@ def test_a_crash_between_ledger_and_release_does_not_leave_the_log_full(stages: 
     with stages() as stage:
         append(stage.log, stage.record(0, NOON_US, Sent(id="a")).value)
         records = stage.log.read(0, -1, 1 << 20)
-        first = stage.loader()
-        first._log = _NeverReleases(stage.log.path, stage.clock)
-        with closing(first._log):
-            first.load(records)
-        assert stage.log.backlog_bytes() > 0
-        stage.loader()
-        wait_until(lambda: stage.log.backlog_bytes() == 0, what="released at the next start")
-        assert stage.log.released(0) == 0
+        stage.log.close()
+        stage.log = _NeverReleases(stage.log.path, stage.clock)
+        with closing(stage.log):
+            stage.loader().load(records)
+        stage.log = SegmentLog(stage.log.path, stage.clock)
+        with closing(stage.log):
+            assert stage.log.backlog_bytes() > 0
+            stage.loader()
+            wait_until(lambda: stage.log.backlog_bytes() == 0, what="released at the next start")
+            assert stage.log.released(0) == 0
 
 
-class _NeverReleases(SqliteLog):
+class _NeverReleases(SegmentLog):
     """A log whose process dies before it can forget."""
 
     def release(self, partition: int, through: int) -> None:

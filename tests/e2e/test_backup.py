@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ import pytest
 
 from tests.support.faults import assert_balanced, inspect
 from tests.support.server import ROOT, Server, wait_until
+from tests.support.sqlite_log_file import make_sqlite_log
+from tollgate.core.clock import SystemClock
 from tollgate.core.errors import Conflict
 from tollgate.events.backup import backup_pieces
 from tollgate.platform.parts import Parts
+from tollgate.platform.segment_log import SegmentLog
 from tollgate.platform.settings import read_settings
 
 pytestmark = [
@@ -180,7 +184,7 @@ def test_the_manifest_comes_last_and_vouches_for_every_file(backup: bytes) -> No
             content = tar.extractfile(name)
             assert content is not None
             assert hashlib.sha256(content.read()).hexdigest() == facts["sha256"]
-    assert {"log.sqlite", "control.sqlite"} <= set(names)
+    assert {"log/state", "control.sqlite"} <= set(names)
     assert manifest["rows"]["events"] >= PER_BATCH
 
 
@@ -218,7 +222,7 @@ def with_manifest(backup: bytes, **members: object) -> bytes:
 def with_link(_: bytes) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
-        link = tarfile.TarInfo("log.sqlite")
+        link = tarfile.TarInfo("log/state")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     return out.getvalue()
@@ -239,7 +243,7 @@ def with_stranger(_: bytes) -> bytes:
         (lambda whole: whole[: len(whole) // 2], "cut off"),
         (with_stranger, "no place in a backup"),
         (with_link, "link"),
-        (lambda whole: with_manifest(whole, format=2, rows=None), "its form is 2"),
+        (lambda whole: with_manifest(whole, format=3, rows=None), "its form is 3"),
         (lambda whole: with_manifest(whole, schema=99), "restore it with that version"),
         (
             lambda whole: with_manifest(
@@ -263,6 +267,49 @@ def test_a_spoiled_backup_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == [file]
 
 
+def as_first_form(backup: bytes, folder: Path) -> bytes:
+    """The same backup as it was made when the log was a SQLite file."""
+    with tarfile.open(fileobj=io.BytesIO(backup)) as tar:
+        tar.extractall(folder, filter="data")
+    with closing(SegmentLog(folder / "log", SystemClock())) as log:
+        records = [(r.offset, r.appended_us, r.value) for r in log.read(0, -1, 1 << 30)]
+        old = folder / "log.sqlite"
+        make_sqlite_log(old, records, released=log.released(0), end=log.end(0))
+    shutil.rmtree(folder / "log")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    files = {n: f for n, f in manifest["files"].items() if not n.startswith("log/")}
+    digest = hashlib.sha256(old.read_bytes()).hexdigest()
+    files["log.sqlite"] = {"size": old.stat().st_size, "sha256": digest}
+    text = json.dumps(manifest | {"format": 1, "files": files}).encode()
+    (folder / "manifest.json").write_bytes(text)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name in (*files, "manifest.json"):
+            tar.add(folder / name, name)
+    return out.getvalue()
+
+
+def test_a_backup_with_a_sqlite_log_is_restored(
+    backup: bytes, new_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    file = tmp_path / "backup.tar"
+    file.write_bytes(as_first_form(backup, tmp_path / "unpacked"))
+    done = restore(file, tmp_path / "copy")
+    assert done.returncode == 0, done.stderr
+    before = inspect(tmp_path / "copy")["events"]
+    assert before >= PER_BATCH
+    with new_server(data=tmp_path / "copy") as copy:
+        # The same offsets would be positions that the ledger has already.
+        position = send(copy, 91_000)
+        wait = {"Tollgate-Position": position}
+        assert copy.http.get("/api/v1/meters/tokens_total/query", headers=wait).is_success
+        copy.stop()
+        found = inspect(copy.data)
+        assert_balanced(found)
+        assert found["events"] == before + PER_BATCH
+    assert not (copy.data / "log.sqlite").exists()
+
+
 def test_only_a_new_or_empty_folder_is_restored_into(
     backup: bytes, server: Server, tmp_path: Path
 ) -> None:
@@ -283,7 +330,7 @@ def test_only_a_new_or_empty_folder_is_restored_into(
     empty = tmp_path / "empty"
     empty.mkdir()
     assert restore(file, empty).returncode == 0
-    assert (empty / "log.sqlite").exists()
+    assert (empty / "log" / "state").exists()
 
 
 def test_a_backup_needs_an_operator(new_server: Callable[..., Server], tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from tests.support.server import Server, World, wait_until
 from tollgate.core.clock import SystemClock
 from tollgate.events.event import Arrival, decode_envelopes, encode_all
 from tollgate.events.record import Encoded, Group, encode_record
-from tollgate.platform.sqlite_log import SqliteLog
+from tollgate.platform.segment_log import SegmentLog
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -66,7 +66,7 @@ def broken() -> list[bytes]:
 
 
 def append_to_file(path: Path, records: list[bytes]) -> None:
-    log = SqliteLog(path, SystemClock())
+    log = SegmentLog(path, SystemClock())
     done = threading.Event()
     log.submit(0, records, lambda _: done.set())
     assert done.wait(10)
@@ -95,7 +95,7 @@ def worlds(
     meters.write_text(METERS)
     bad = broken()
     (folder / "embedded").mkdir()
-    append_to_file(folder / "embedded" / "log.sqlite", bad)
+    append_to_file(folder / "embedded" / "log", bad)
     world = World(folder / "distributed", meters)
     with Server(folder / "embedded", meters) as embedded, world as distributed:
         append_to_topic(world, bad)

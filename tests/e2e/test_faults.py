@@ -1,9 +1,8 @@
 """ClickHouse away, the log full, the disk full, the log lost: nothing acknowledged is lost."""
 
 import resource
-import sqlite3
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -12,6 +11,7 @@ import pytest
 from tests.e2e.test_crash import BATCH, METERS, event, total
 from tests.support.faults import FaultyServer, assert_balanced, inspect
 from tests.support.server import Server, wait_until
+from tollgate.platform.segment_state import read_state
 
 pytestmark = pytest.mark.e2e
 WAIT = {"TOLLGATE_POSITION_WAIT_MS": "20000"}
@@ -151,8 +151,7 @@ def test_a_lost_log_does_not_use_offsets_again(new_faulty: NewFaulty) -> None:
     first = post(server, event("a", 1)).headers["Tollgate-Position"]
     assert total(server, "crash_count", first) == 1
     server.kill()
-    for path in server.data.glob("log.sqlite*"):
-        path.unlink()
+    shutil.rmtree(server.data / "log")
     server.start()
     second = post(server, event("b", 10), event("a", 1)).headers["Tollgate-Position"]
     assert int(second.rpartition(":")[2]) > int(first.rpartition(":")[2])
@@ -173,8 +172,7 @@ def test_a_lost_log_does_not_use_offsets_of_half_a_batch_again(
     first = post(server, event("a", 1)).headers["Tollgate-Position"]
     server.end()
     armed.unlink()
-    for path in server.data.glob("log.sqlite*"):
-        path.unlink()
+    shutil.rmtree(server.data / "log")
     server.start()
     second = post(server, event("b", 10)).headers["Tollgate-Position"]
     assert int(second.rpartition(":")[2]) > int(first.rpartition(":")[2])
@@ -186,7 +184,7 @@ def test_a_lost_clickhouse_is_refused_not_papered_over(new_faulty: NewFaulty) ->
     server.start()
     first = post(server, event("a", 1)).headers["Tollgate-Position"]
     assert total(server, "crash_count", first) == 1
-    log = server.data / "log.sqlite"
+    log = server.data / "log"
     wait_until(lambda: _released(log) >= 0, what="released")
     server.stop()
     (server.data / "clickhouse").rename(server.data / "clickhouse.lost")
@@ -196,9 +194,8 @@ def test_a_lost_clickhouse_is_refused_not_papered_over(new_faulty: NewFaulty) ->
 
 
 def _released(path: Path) -> int:
-    with closing(sqlite3.connect(path)) as connection:
-        row = connection.execute("SELECT value FROM facts WHERE name = 'released'").fetchone()
-    return int(row[0])
+    state = read_state(path)
+    return state.released if state else -1
 
 
 def _unready_of_load(server: Server) -> str:

@@ -164,8 +164,7 @@ def test_a_folder_moves_and_says_the_same(tmp_path: Path) -> None:
     ids=["no folder", "half a target"],
 )
 def test_what_can_not_be_moved_is_said(tmp_path: Path, settings: dict[str, str], said: str) -> None:
-    (tmp_path / "log").mkdir()
-    (tmp_path / "log" / "log.sqlite").touch()
+    (tmp_path / "log" / "log").mkdir(parents=True)
     process = subprocess.run(
         [sys.executable, "-m", "tollgate.local.migrate"],
         env=clean_environment(settings),

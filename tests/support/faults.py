@@ -20,7 +20,7 @@ from typing import Any
 from tests.support.server import ROOT, SAMPLE_METERS, Server, wait_until
 from tollgate.core.errors import Transient
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
-from tollgate.platform.sqlite_log import SqliteLog
+from tollgate.platform.segment_log import SegmentLog
 
 TABLES = ("events", "event_outcomes", "ledger")
 """What the loader writes, in order; a view fills `event_keys` from `events`."""
@@ -143,20 +143,20 @@ class _Countdown:
 
 def _kill_at(fault: str) -> None:
     point = _Countdown(fault)
-    insert, release = ClickHouse.insert, SqliteLog.release
+    insert, release = ClickHouse.insert, SegmentLog.release
 
     def insert_or_die(self: ClickHouse, table: str, columns: Sequence[str], rows: bytes) -> None:
         point.pass_by("before", table)
         insert(self, table, columns, rows)
         point.pass_by("after", table)
 
-    def release_or_die(self: SqliteLog, partition: int, through: int) -> None:
+    def release_or_die(self: SegmentLog, partition: int, through: int) -> None:
         point.pass_by("before", "release")
         release(self, partition, through)
         point.pass_by("after", "release")
 
     ClickHouse.insert = insert_or_die  # type: ignore[method-assign]
-    SqliteLog.release = release_or_die  # type: ignore[method-assign]
+    SegmentLog.release = release_or_die  # type: ignore[method-assign]
 
 
 def _away_while(file: Path) -> None:

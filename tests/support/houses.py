@@ -16,7 +16,7 @@ from tests.support.server import Server
 from tollgate.core.clock import SystemClock
 from tollgate.events.event import Arrival, decode_envelopes, encode_all
 from tollgate.events.record import Encoded, Group, encode_record
-from tollgate.platform.sqlite_log import SqliteLog
+from tollgate.platform.segment_log import SegmentLog
 
 HOUSES = ("alpha", "beta")
 EVENT = "application/cloudevents+json"
@@ -103,7 +103,7 @@ def broken_event(house: str) -> Encoded:
 
 def append_broken_events(server: Server) -> None:
     server.data.mkdir()
-    log = SqliteLog(server.data / "log.sqlite", SystemClock())
+    log = SegmentLog(server.data / "log", SystemClock())
     now_us = SystemClock().now_us()
     groups = [Group(house, now_us, [broken_event(house)]) for house in HOUSES]
     log.submit(0, [encode_record(groups)], lambda _: None)

@@ -21,7 +21,7 @@ from tollgate.events.load import DAY_US, Loader, LoadLimits
 from tollgate.events.record import Encoded, Group, encode_record
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.event_log import StoredRecord
-from tollgate.platform.sqlite_log import SqliteLog
+from tollgate.platform.segment_log import SegmentLog
 
 NOON_US = 1_793_620_800 * 1_000_000
 """2026-11-02T12:00:00Z, a Monday."""
@@ -75,7 +75,7 @@ class Sent:
 class Stage:
     """A log, its loaders, and what they have stored."""
 
-    def __init__(self, clickhouse: Interruptible, log: SqliteLog, namespace: str) -> None:
+    def __init__(self, clickhouse: Interruptible, log: SegmentLog, namespace: str) -> None:
         self.clickhouse = clickhouse
         self.log = log
         self.namespace = namespace

@@ -4,10 +4,10 @@ APPENDER = """
 import queue, sys
 from pathlib import Path
 from tollgate.core.clock import SystemClock
-from tollgate.platform.sqlite_log import SqliteLog
+from tollgate.platform.segment_log import SegmentLog
 
 path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-log, answers = SqliteLog(path, SystemClock()), queue.SimpleQueue()
+log, answers = SegmentLog(path, SystemClock()), queue.SimpleQueue()
 for number in range(count):
     value = f"{name}.{number}"
     log.submit(0, [value.encode()], answers.put)
@@ -17,4 +17,4 @@ for number in range(count):
     print(offset, value, flush=True)
 log.close()
 """
-"""`python -c APPENDER file name count` prints `offset value` for each record once it is on disk."""
+"""`python -c APPENDER folder name count` prints `offset value` for each record that is on disk."""

@@ -1,17 +1,17 @@
 """Fixtures of `tests.support.loading`; a test module names this one in its `pytest_plugins`."""
 
 import itertools
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 import pytest
 
 from tests.support.engine import EnginePlace
 from tests.support.loading import Interruptible, NewStage, SetClock, Stage
 from tollgate.platform.clickhouse_schema import migrate_clickhouse
-from tollgate.platform.sqlite_log import SqliteLog
+from tollgate.platform.disk import Disk
+from tollgate.platform.segment_log import SegmentLog
+from tollgate.platform.segment_state import new_state, write_state
 
 _numbers = itertools.count(1000)
 
@@ -31,19 +31,14 @@ def stages(interruptible: Interruptible, tmp_path_factory: pytest.TempPathFactor
     @contextmanager
     def open_stage() -> Iterator[Stage]:
         number = next(_numbers)
-        path = tmp_path_factory.mktemp("stage") / "log.sqlite"
+        path = tmp_path_factory.mktemp("stage") / "log"
         clock = SetClock()
-        SqliteLog(path, clock).close()
-        _renumber(path, number)
+        path.mkdir()
+        write_state(path, new_state(generation=number), Disk())
         interruptible.fail_at(0, after=False)
-        with closing(SqliteLog(path, clock)) as log:
+        with closing(SegmentLog(path, clock)) as log:
             stage = Stage(interruptible, log, f"stage-{number}")
             stage.clock = clock
             yield stage
 
     return open_stage
-
-
-def _renumber(path: Path, generation: int) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE facts SET value = ? WHERE name = 'generation'", (generation,))

@@ -23,7 +23,7 @@ from tollgate.events.record import (
     encode_record,
 )
 from tollgate.platform.event_log import Done
-from tollgate.platform.sqlite_log import SqliteLog
+from tollgate.platform.segment_log import SegmentLog
 
 EVENT = EVENT_BYTES + 1
 """What the smallest event takes."""
@@ -91,7 +91,7 @@ def test_packing_keeps_every_event_in_order_and_within_bounds(
         assert size_of(after[0].events[0]) > room - REQUEST_BYTES, "a record was ended too early"
 
 
-class Held(SqliteLog):
+class Held(SegmentLog):
     """The log on a disk that takes its time: a flush is written when the test lets it."""
 
     def __init__(self, path: Path) -> None:
@@ -107,11 +107,11 @@ class Held(SqliteLog):
         super().submit(0, values, done)
 
 
-def flusher(log: SqliteLog, pending_bytes_max: int = 10_000) -> Flusher:
+def flusher(log: SegmentLog, pending_bytes_max: int = 10_000) -> Flusher:
     return Flusher(log, 0, record_bytes_max=1000, pending_bytes_max=pending_bytes_max)
 
 
-def lines_of(log: SqliteLog) -> list[bytes]:
+def lines_of(log: SegmentLog) -> list[bytes]:
     return [bytes(decode_record(r.value).lines) for r in log.read(0, -1, 1 << 20)]
 
 
@@ -134,15 +134,15 @@ def test_requests_of_one_turn_share_a_record_and_the_next_waits(tmp_path: Path) 
         await flush.drain()
         assert lines_of(log) == [b"0,1\n1,2\n", b"0,3\n1,4\n"]
 
-    with closing(Held(tmp_path / "log.sqlite")) as log:
+    with closing(Held(tmp_path / "log")) as log:
         asyncio.run(scenario(log))
 
 
 def test_a_large_request_becomes_several_records_and_gets_the_last_offset(tmp_path: Path) -> None:
-    async def scenario(log: SqliteLog) -> None:
+    async def scenario(log: SegmentLog) -> None:
         assert await flusher(log).append(sized("a", 600, 600, 600)) == 2
 
-    with closing(SqliteLog(tmp_path / "log.sqlite", SystemClock())) as log:
+    with closing(SegmentLog(tmp_path / "log", SystemClock())) as log:
         asyncio.run(scenario(log))
         assert [len(lines) for lines in lines_of(log)] == [600 - EVENT + 3] * 3
 
@@ -162,7 +162,7 @@ def test_too_much_waiting_is_refused_and_nothing_of_it_stored(tmp_path: Path) ->
         log.let_go()
         assert await second == 1
 
-    with closing(Held(tmp_path / "log.sqlite")) as log:
+    with closing(Held(tmp_path / "log")) as log:
         asyncio.run(scenario(log))
 
 
@@ -180,7 +180,7 @@ def test_a_refusal_reaches_every_request_of_the_flush_and_the_next_goes_on(tmp_p
         assert await next_one == 0
         assert flush.pending_bytes == 0
 
-    with closing(Held(tmp_path / "log.sqlite")) as log:
+    with closing(Held(tmp_path / "log")) as log:
         asyncio.run(scenario(log))
 
 
@@ -193,6 +193,6 @@ def test_a_client_that_left_keeps_no_one_from_an_answer(tmp_path: Path) -> None:
         log.let_go()
         assert await stays == 0
 
-    with closing(Held(tmp_path / "log.sqlite")) as log:
+    with closing(Held(tmp_path / "log")) as log:
         asyncio.run(scenario(log))
         assert lines_of(log) == [b"0,1\n1,2\n"], "what was sent is stored, whoever listens"

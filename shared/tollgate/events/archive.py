@@ -1,6 +1,6 @@
 """The form of a backup: a tar whose last member, the manifest, names and vouches for all others.
 
-Members: `log.sqlite`, `control.sqlite`, `clickhouse/<table>/<part>/<file>`, `manifest.json`. A
+Members: `log/<file>`, `control.sqlite`, `clickhouse/<table>/<part>/<file>`, `manifest.json`. A
 backup that was cut off has no manifest, and is refused. Nothing is held in memory but one piece.
 """
 
@@ -16,13 +16,19 @@ import msgspec
 
 from tollgate.core.errors import Fault, InvalidInput
 
-FORMAT = 1
-LOG = "log.sqlite"
+FORMAT = 2
+LOG = "log"
 CONTROL = "control.sqlite"
 MANIFEST = "manifest.json"
 _MANIFEST_BYTES_MAX = 256 << 20
 _PIECE_BYTES = 1 << 20
-_NAME = re.compile(r"log\.sqlite|control\.sqlite|clickhouse(?:/[A-Za-z0-9_-][A-Za-z0-9_.%-]*){3,4}")
+_LOG_BEFORE = "log.sqlite"
+_LOG_BY_FORMAT = {1: _LOG_BEFORE, FORMAT: f"{LOG}/state"}
+"""A file that the log of each form has. The first form's log is moved when it is first opened."""
+_NAME = re.compile(
+    r"log/state|log/[0-9]{20}\.segment|log\.sqlite|control\.sqlite"
+    r"|clickhouse(?:/[A-Za-z0-9_-][A-Za-z0-9_.%-]*){3,4}"
+)
 
 
 class FileFacts(msgspec.Struct, frozen=True):
@@ -144,12 +150,12 @@ def _read_manifest(text: bytes) -> Manifest:
     try:
         # The form first: a manifest of another form may have other members.
         form = msgspec.json.decode(text, type=Form).format
-        if form != FORMAT:
-            raise refusal(f"its form is {form}, this Tollgate reads {FORMAT}")
+        if form not in _LOG_BY_FORMAT:
+            raise refusal(f"its form is {form}, this Tollgate reads up to {FORMAT}")
         manifest = msgspec.json.decode(text, type=Manifest)
     except msgspec.DecodeError as problem:
         raise refusal(f"its manifest can't be read: {problem}") from None
-    for name in (LOG, CONTROL):
+    for name in (_LOG_BY_FORMAT[form], CONTROL):
         if name not in manifest.files:
             raise refusal(f"its manifest names no {name}")
     return manifest
@@ -169,3 +175,8 @@ def _write(content: IO[bytes], path: Path) -> FileFacts:
 def refusal(why: str) -> InvalidInput:
     """The backup can't be used."""
     return InvalidInput((Fault(field="backup", code="bad_backup", message=why),))
+
+
+def log_name(manifest: Manifest) -> str:
+    """Under which name, file or folder, the data folder has this backup's log."""
+    return LOG if manifest.format == FORMAT else _LOG_BEFORE

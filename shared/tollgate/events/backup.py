@@ -21,7 +21,7 @@ from tollgate.events.control import open_control
 from tollgate.events.ledger import read_frontier
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.parts import Parts, open_clickhouse, open_log
-from tollgate.platform.sqlite_log import SqliteLog
+from tollgate.platform.segment_log import SegmentLog
 
 TABLES = ("events", "event_keys", "event_outcomes", "ledger")
 _PREFIX = "backup_"
@@ -81,12 +81,12 @@ def backup_pieces(parts: Parts) -> Iterator[bytes]:
         turn.lock.release()
 
 
-def _embedded(parts: Parts) -> tuple[ClickHouse, SqliteLog, Path]:
+def _embedded(parts: Parts) -> tuple[ClickHouse, SegmentLog, Path]:
     settings = parts.settings
     if settings.clickhouse_url or settings.log_url or settings.database_url:
         raise Conflict("only embedded parts are backed up here; use the tools of your databases")
     clickhouse, log = parts.get(open_clickhouse), parts.get(open_log)
-    assert isinstance(log, SqliteLog)
+    assert isinstance(log, SegmentLog)
     assert clickhouse.path is not None
     return clickhouse, log, clickhouse.path
 
@@ -114,7 +114,10 @@ def _freeze(parts: Parts) -> Frozen:
             }
             log.copy_to(copies / LOG)
         _copy_sqlite(parts.settings.data / CONTROL, copies / CONTROL)
-        members = [Member(name=each, path=copies / each) for each in (LOG, CONTROL)]
+        members = [
+            Member(name=str(path.relative_to(copies)), path=path)
+            for path in (*sorted((copies / LOG).iterdir()), copies / CONTROL)
+        ]
         rows = {}
         for table in TABLES:
             files, rows[table] = _frozen_files(clickhouse, table, shadow)

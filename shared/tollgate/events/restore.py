@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tollgate.core.errors import Conflict, InvalidInput, PermanentFault, TollgateError
 from tollgate.core.ids import new_ulid
-from tollgate.events.archive import CONTROL, LOG, Manifest, refusal, unpack
+from tollgate.events.archive import CONTROL, Manifest, log_name, refusal, unpack
 from tollgate.events.backup import TABLES
 from tollgate.events.ledger import read_frontier
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
@@ -42,7 +42,7 @@ def restore(source: Path, target: Path) -> Manifest:
         except OSError as problem:
             raise refusal(f"{source}: {problem.strerror or problem}") from None
         _require_same_schema(manifest)
-        for name in (LOG, CONTROL):
+        for name in (log_name(manifest), CONTROL):
             (incoming / name).rename(staging / name)
         _attach(staging / "clickhouse", incoming / "clickhouse", manifest)
         shutil.rmtree(incoming)

@@ -25,7 +25,13 @@ from tollgate.platform.access_store import access_keys
 from tollgate.platform.database import open_database
 from tollgate.platform.kafka_client import kafka_place
 from tollgate.platform.kafka_topics import Topics
-from tollgate.platform.parts import Parts, open_clickhouse, open_layouts, open_log
+from tollgate.platform.parts import (
+    Parts,
+    has_embedded_log,
+    open_clickhouse,
+    open_layouts,
+    open_log,
+)
 from tollgate.platform.settings import Settings, read_settings
 from tollgate.platform.setup import lines_of, lock_data_folder, prepare_stores
 from tollgate.platform.sql_copy import copy_control_plane
@@ -169,7 +175,7 @@ def _target(given: Settings, folder: Path) -> Iterator[Settings]:
 
 def run(settings: Settings, folder: Path, say: Say) -> None:
     """Migrates the data folder of the settings; errors as in `migrate`."""
-    if not settings.log_path.exists():
+    if not has_embedded_log(settings):
         raise PermanentFault(f"{settings.data} is no data folder of the embedded world")
     embedded = settings.model_copy(update=dict.fromkeys(_PLACES, ""))
     with (

@@ -1,4 +1,4 @@
-"""The port of the event log: what SQLite and Kafka both give.
+"""The port of the event log: what a folder of files and Kafka both give.
 
 A log has partitions; a partition is a row of records with ascending offsets from 0. A record is
 opaque bytes here. One contract suite (`tests/contract/test_event_log.py`) holds every
@@ -53,8 +53,9 @@ class EventLog(Protocol):
             partition: which one.
             values: records, in order; none is empty.
             done: gets the offset of the last record; or a `Transient` when the log can't say that
-                all are stored. Any of them may be then, and may still become so. (SQLite stores all
-                or none; Kafka has no such promise without transactions.)
+                all are stored. Any of them may be then, and may still become so. (The embedded log
+                keeps a row of them from the first on, if any; Kafka has no such promise without
+                transactions.)
         """
         ...
 

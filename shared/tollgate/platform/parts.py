@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tollgate.platform.clickhouse import ClickHouse
 
 _log = logging.getLogger(__name__)
+_SQLITE_LOG = "log.sqlite"
 Made = TypeVar("Made")
 
 
@@ -84,10 +85,16 @@ def open_log(parts: Parts) -> EventLog:
     return layouts.open(layouts.newest())
 
 
+def has_embedded_log(settings: Settings) -> bool:
+    """Whether the data folder holds an event log, of today's form or the one before."""
+    return settings.log_path.exists() or (settings.data / _SQLITE_LOG).exists()
+
+
 def open_layouts(parts: Parts) -> Layouts:
     """All generations of the event log of the settings. Kafka is not asked yet.
 
     Raises:
+        Transient: another process has the folder of the embedded log, or the disk refuses.
         PermanentFault: the URL names no log that this build knows.
     """
     settings = parts.settings
@@ -99,14 +106,16 @@ def open_layouts(parts: Parts) -> Layouts:
         layouts = KafkaLayouts(settings, parts.clock)
         parts.on_close(layouts.close)
         return layouts
-    if url and not url.startswith("sqlite:///"):
+    if url and not url.startswith("file:///"):
         raise PermanentFault(f"TOLLGATE_LOG_URL: {url.split(':', 1)[0]!r} is not a known event log")
     from pathlib import Path
 
-    from tollgate.platform.sqlite_log import SqliteLog
+    from tollgate.platform.segment_log import SegmentLog
+    from tollgate.platform.segment_move import move_sqlite_log
 
-    path = Path(url.removeprefix("sqlite:///")) if url else settings.log_path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    log = SqliteLog(path, parts.clock)
+    folder = Path(url.removeprefix("file://")) if url else settings.log_path
+    if not url and move_sqlite_log(settings.data / _SQLITE_LOG, folder):
+        _log.info("the event log was moved from SQLite into its folder")
+    log = SegmentLog(folder, parts.clock)
     parts.on_close(log.close)
     return OneLayout(log)

@@ -45,8 +45,8 @@ class Settings(BaseModel):
     log_url: Annotated[
         str,
         Field(
-            description="event log: kafka://host:port[,host:port...]/topic-prefix; empty: SQLite"
-            " in the data folder"
+            description="event log: kafka://host:port[,host:port...]/topic-prefix, file:///folder;"
+            " empty: in the data folder"
         ),
     ] = ""
     log_development: Annotated[
@@ -154,8 +154,8 @@ class Settings(BaseModel):
 
     @property
     def log_path(self) -> Path:
-        """File of the embedded event log."""
-        return self.data / "log.sqlite"
+        """Folder of the embedded event log."""
+        return self.data / "log"
 
     @property
     def sql_url(self) -> str:
