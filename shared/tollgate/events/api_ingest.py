@@ -20,7 +20,7 @@ from tollgate.platform.access import KeyIndex, Scope
 from tollgate.platform.application import send_reply
 from tollgate.platform.body import Receive, Send, header, read_body
 from tollgate.platform.body import Scope as Request
-from tollgate.platform.direct import Answer, Headers
+from tollgate.platform.direct import Answer, Headers, Taker
 from tollgate.platform.event_log import EventLog
 from tollgate.platform.keys import open_keys
 from tollgate.platform.parts import Parts, open_layouts
@@ -150,29 +150,34 @@ class IngestService:
             gauge("tollgate_log_generation", "Layout that takes events.", log.generation),
         )
 
-    def take_at_once(self, path: str, headers: Headers, body: bytes, answer: Answer) -> bool:
+    def taker(self, path: str, headers: Headers) -> Taker | None:
         """See `Direct`: plain events in structured or batched mode, from who may send them."""
-        ingest, log = self._ingest, self._log
-        if ingest is None or log is None or log.refusal() or len(body) > self._body_bytes_max:
-            return False
         found = dict(reversed(headers))  # of several the first counts
         batch = _AT_ONCE.get(found.get(b"content-type"))
         if batch is None or b"content-encoding" in found:
-            return False
-        try:
-            access = self._keys.check(found.get(b"authorization"), self._parts.clock)
-            access.require(Scope.INGEST)
-        except TollgateError:
-            return False
+            return None
+        authorization = found.get(b"authorization")
         status = _V3_STATUS if path.startswith("/api/v3/") else _V1_STATUS
 
-        def done(outcome: Token | Exception) -> None:
-            if isinstance(outcome, Exception):
-                answer(outcome)
-            else:
-                answer(b"%b%b: %b\r\n" % (status, _POSITION, str(outcome).encode()))
+        def take(body: bytes, answer: Answer) -> bool:
+            ingest, log = self._ingest, self._log
+            if ingest is None or log is None or log.refusal() or len(body) > self._body_bytes_max:
+                return False
+            try:
+                access = self._keys.check(authorization, self._parts.clock)
+                access.require(Scope.INGEST)
+            except TollgateError:
+                return False
 
-        return ingest.take_at_once(access.namespace, body, done, batch=batch)
+            def done(outcome: Token | Exception) -> None:
+                if isinstance(outcome, Exception):
+                    answer(outcome)
+                else:
+                    answer(b"%b%b: %b\r\n" % (status, _POSITION, str(outcome).encode()))
+
+            return ingest.take_at_once(access.namespace, body, done, batch=batch)
+
+        return take
 
     async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
         """Takes one request."""

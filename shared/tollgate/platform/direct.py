@@ -11,22 +11,22 @@ Headers = Sequence[tuple[bytes, bytes]]
 Answer = Callable[[bytes | Exception], None]
 """Called once, on the loop that took the request: the status line and own headers of an answer
 without a body, each line ended; or what went wrong."""
+Taker = Callable[[bytes, Answer], bool]
+"""Takes the body of a request, as sent; whether it did. If not, nothing has been done."""
 
 
 @runtime_checkable
 class Direct(Protocol):
     """A service that may answer so."""
 
-    def take_at_once(self, path: str, headers: Headers, body: bytes, answer: Answer) -> bool:
-        """Takes a POST without a query string whose body is whole.
+    def taker(self, path: str, headers: Headers) -> Taker | None:
+        """Who takes requests with this head. It may be called for any number of them.
 
         Args:
-            path: one of the function's routes.
+            path: one of the function's routes, for a POST without a query string.
             headers: names in lower case.
-            body: as sent.
-            answer: to be called later.
 
         Returns:
-            whether it was taken. If not, nothing has been done.
+            None: no such request is taken.
         """
         ...

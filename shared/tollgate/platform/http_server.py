@@ -11,6 +11,7 @@ import uvicorn
 from tollgate.core.errors import PermanentFault
 from tollgate.platform.http_protocol import BoundedHttpProtocol
 from tollgate.platform.keys import open_keys
+from tollgate.platform.known_heads import KnownHeads
 from tollgate.platform.parts import Parts
 from tollgate.platform.settings import Settings
 
@@ -45,7 +46,9 @@ def serve(host: "Host", parts: Parts, greet: Callable[[int], None]) -> int:
             host=address,
             port=settings.port,
             loop="uvloop",
-            http=partial(BoundedHttpProtocol, direct=host.direct),  # type: ignore[arg-type]
+            http=partial(  # type: ignore[arg-type]
+                BoundedHttpProtocol, direct=host.direct, heads=KnownHeads()
+            ),
             lifespan="on",
             log_config=None,
             access_log=False,
