@@ -41,6 +41,9 @@ _DEAD_LETTERS_MAX = 100
 _IDLE_SECONDS = 0.5
 _BACKOFF_SECONDS_FIRST = 0.1
 _BACKOFF_SECONDS_MAX = 5.0
+# A batch costs the store some milliseconds whatever it holds: writing should take a fifth of the
+# time at most.
+_GATHER_PER_WRITE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,8 @@ class LoadLimits:
 
     Attributes:
         events_max: events in a batch (a batch holds whole records, so one record more at most).
-        wait_ms: how long a batch is gathered, from the append of its first record.
+        wait_ms: how long a batch is gathered, from the append of its first record; up to twice as
+            long when writing takes long.
         window_us: how long a key is claimed; 0: for ever.
     """
 
@@ -105,6 +109,7 @@ class Loader:
         self._held: deque[StoredRecord] = deque()
         self._read_through = -1
         self._day = -1
+        self._write_ms: float = 0  # tidy: allow-float -- time that the last batch took
         self.progress = LoadProgress()
         self.gate = threading.Lock()
 
@@ -203,7 +208,9 @@ class Loader:
                 return []
         # Never negative: a clock that was set back must not make a batch wait.
         age_us = max(0, self._clock.now_us() - self._held[0].appended_us)
-        until = monotonic() + (self._limits.wait_ms - age_us / 1000) / 1000
+        shortest = self._limits.wait_ms
+        wait_ms = max(shortest, min(2 * shortest, _GATHER_PER_WRITE * self._write_ms))
+        until = monotonic() + (wait_ms - age_us / 1000) / 1000
         batch: list[StoredRecord] = []
         events = size = 0
         last_look = False
@@ -294,6 +301,7 @@ class Loader:
             progress.counts[name] += count
         progress.batches += 1
         progress.seconds += seconds
+        self._write_ms = seconds * 1000
         progress.frontier = last.offset
         progress.loaded_through_us = last.appended_us
         progress.last_failure = ""

@@ -107,7 +107,12 @@ class Settings(BaseModel):
         int, Field(ge=1, le=1_000_000, description="events in one load batch")
     ] = 50_000
     load_wait_ms: Annotated[
-        int, Field(ge=0, le=60_000, description="how long a load batch is gathered")
+        int,
+        Field(
+            ge=0,
+            le=60_000,
+            description="how long a load batch is gathered; up to twice that when writing is slow",
+        ),
     ] = 200
     load_mode: Annotated[
         LoadMode, Field(description="loader on Kafka: consume for ever, or wait for the doorbell")
