@@ -2,14 +2,18 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
+from clickhouse_connect.driver.exceptions import StreamFailureError
 
 from tests.support.loading import Interruptible
 from tollgate.core.clock import datetime_from_us
-from tollgate.core.errors import Transient
+from tollgate.core.errors import TollgateError, Transient
 from tollgate.events.dedupe import DAY_US, SeenKeys
 from tollgate.events.rebuild import partition_of_day, rebuild
 from tollgate.events.stored_claims import Claim, stored_claims
@@ -122,6 +126,29 @@ def test_an_engine_that_is_away_is_a_fault_that_may_pass() -> None:
     away = ClickHouse(url="http://default:@127.0.0.1:1")
     with pytest.raises(Transient):
         rebuild(away, 7, 1, 0)
+
+
+def test_an_answer_that_breaks_off_is_no_filter(
+    interruptible: Interruptible, first_day: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(interruptible, first_day, range(100))
+    store(interruptible, first_day + 1, range(100, 200))
+    client, asked = interruptible.client(), itertools.count()
+    whole = client.query_np_stream
+
+    @contextmanager
+    def broken(query: str, **options: Any) -> Iterator[Any]:
+        with whole(query, **options) as blocks:
+            if next(asked):
+                raise StreamFailureError("broken off")
+            yield blocks
+
+    monkeypatch.setattr(client, "query_np_stream", broken)
+    monkeypatch.setattr(interruptible, "client", lambda: client)
+    with pytest.raises(TollgateError, match="broken off"):
+        rebuild(interruptible, 7, 1, first_day * DAY_US)
+    assert next(asked) == 2
+    assert not [thread for thread in threading.enumerate() if thread.name == "rebuild"]
 
 
 def test_the_name_of_a_days_partition_is_the_engines_own(

@@ -4,9 +4,12 @@ One number per key crosses over, 8 bytes: the half of the hash that filters work
 the engine. A day is one partition of the table and one query, so no append time is read.
 """
 
-from collections.abc import Iterator
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -15,6 +18,9 @@ from tollgate.core.clock import datetime_from_us, us_from_datetime
 from tollgate.events.dedupe import DAY_US, Numbers, SeenKeys
 from tollgate.platform.clickhouse import DATABASE, ClickHouse, translated
 
+Given = TypeVar("Given")
+_BLOCKS_AHEAD: Final = 8
+_LOOK_SECONDS: Final = 0.05
 # What stands in an older generation may stand in any of its partitions: their number was another.
 _MINE: Final = "(log_generation != {generation:UInt32} OR log_partition = {partition:UInt16})"
 _NUMBER: Final = "toUInt64(bitShiftRight(reinterpretAsUInt128(key_hash), 64))"
@@ -52,14 +58,54 @@ def rebuild(clickhouse: ClickHouse, generation: int, partition: int, since_us: i
     )
     days = {_day_of_partition(str(name)): int(count) for name, count in rows}
     seen = SeenKeys(expected=days)
-    for day in days:
-        try:
-            for numbers in _read(clickhouse, chosen | {"day": partition_of_day(day)}):
+    try:
+        with closing(_ahead(_read_all(clickhouse, chosen, days))) as blocks:
+            for day, numbers in blocks:
                 # The end of the day: that its keys were appended earlier only keeps them longer.
                 seen.add_numbers(numbers, (day + 1) * DAY_US - 1)
-        except (ClickHouseError, OSError, RuntimeError) as problem:
-            raise translated(problem) from problem
+    except (ClickHouseError, OSError, RuntimeError) as problem:
+        raise translated(problem) from problem
     return seen
+
+
+def _read_all(
+    clickhouse: ClickHouse, chosen: dict[str, object], days: Iterable[int]
+) -> Generator[tuple[int, Numbers], None, None]:
+    """Numbers of keys, day after day."""
+    for day in days:
+        for numbers in _read(clickhouse, chosen | {"day": partition_of_day(day)}):
+            yield day, numbers
+
+
+def _ahead(blocks: Generator[Given, None, None]) -> Generator[Given, None, None]:
+    """The same, some of them ahead: the engine reads while filters are filled."""
+    ready: queue.Queue[Given | Exception | None] = queue.Queue(_BLOCKS_AHEAD)
+    unwanted = threading.Event()
+
+    def read() -> None:
+        end: Exception | None = None
+        try:
+            with closing(blocks):
+                for block in blocks:
+                    ready.put(block)
+                    if unwanted.is_set():
+                        break
+        except Exception as problem:  # noqa: BLE001 -- raised again where it is waited for
+            end = problem
+        ready.put(end)
+
+    reader = threading.Thread(target=read, name="rebuild", daemon=True)
+    reader.start()
+    try:
+        while (block := ready.get()) is not None:
+            if isinstance(block, Exception):
+                raise block
+            yield block
+    finally:
+        unwanted.set()
+        while reader.is_alive():
+            with suppress(queue.Empty):
+                ready.get(timeout=_LOOK_SECONDS)
 
 
 def _read(clickhouse: ClickHouse, chosen: dict[str, object]) -> Iterator[Numbers]:
