@@ -8,6 +8,7 @@ visible     milliseconds from an event sent to a query counting it  a POST and a
 startup     seconds to ready, resident memory                       a no-op ASGI server
 cold-start  seconds to the first durable answer; --distributed      a no-op ASGI server
 keys        a loader's filters with 50 M keys; only when asked for  a scan, plain memory reads
+load-keys   the same beside a broker: loaders ended, then a backlog  the bare ClickHouse insert
 baselines   the baselines alone; only when asked for                the load generator's limit
 
 With --distributed the product runs as separate processes on a real broker, with PostgreSQL and
@@ -38,6 +39,7 @@ from tests.bench.scenario_baselines import measure_baselines
 from tests.bench.scenario_ingest import measure_ingest
 from tests.bench.scenario_keys import measure_keys
 from tests.bench.scenario_load import measure_load
+from tests.bench.scenario_load_keys import measure_load_with_keys
 from tests.bench.scenario_startup import measure_cold_start, measure_startup
 from tests.bench.scenario_visible import measure_visible
 
@@ -49,6 +51,7 @@ _SCENARIOS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "startup": measure_startup,
     "cold-start": measure_cold_start,
     "keys": measure_keys,
+    "load-keys": measure_load_with_keys,
     "baselines": measure_baselines,
 }
 _DEFAULT = ("ingest-1", "ingest-100", "load", "visible", "startup")
@@ -102,7 +105,10 @@ def _parser() -> argparse.ArgumentParser:
         "--distributed", action="store_true", help="separate processes on a real Kafka broker"
     )
     parser.add_argument(
-        "--keys", type=_positive, default=50_000_000, help="keys stored for `keys` (50 million)"
+        "--keys",
+        type=_positive,
+        default=50_000_000,
+        help="keys stored for `keys` and `load-keys` (50 million)",
     )
     return parser
 

@@ -13,6 +13,8 @@ LOAD_TYPE: Final = "bench.request"
 _MARK: Final = "@@@@@@@@@@@@"
 _COUNTER: Final = b"%012d"
 _TEMPLATES: Final = 32
+REPEATED: Final = 1000
+"""How many requests lie between an event and its repeat; each template comes again by then."""
 _MODELS: Final = ("small", "medium", "large", "embedding")
 _REGIONS: Final = ("eu-central", "us-east", "us-west")
 
@@ -69,3 +71,32 @@ def make_event_requests(
     counters = itertools.count()
     turn = itertools.cycle(templates)
     return lambda: (_COUNTER % next(counters)).join(next(turn))
+
+
+def make_repeating_requests(name: str, events_per_request: int) -> Callable[[], bytes]:
+    """Return the same with one repeat in each request, an event of the request `REPEATED` before.
+
+    Of n requests every event but one is new; of the last ones, all but the first `REPEATED` are
+    repeats: `new_of_repeating`.
+    """
+    shuffle = random.Random(7)
+    firsts = [_event(shuffle, name, 0, LOAD_TYPE) for _ in range(_TEMPLATES // 4)]
+    templates = []
+    for first in firsts:
+        rest = [_event(shuffle, name, n, LOAD_TYPE) for n in range(1, events_per_request - 1)]
+        whole = _template([first, *rest, first], single=False)
+        templates.append((whole[:-2], whole[-2:]))
+    counters = itertools.count(REPEATED)
+    turn = itertools.cycle(templates)
+
+    def request() -> bytes:
+        (new, (before, after)), number = next(turn), next(counters)
+        mark = _COUNTER % number
+        return mark.join((*new, before)) + _COUNTER % (number - REPEATED) + after
+
+    return request
+
+
+def new_of_repeating(requests: int, events_per_request: int) -> int:
+    """How many different events so many of those requests hold."""
+    return requests * (events_per_request - 1) + min(requests, REPEATED)

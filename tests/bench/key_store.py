@@ -32,15 +32,17 @@ _REPEATS = 7
 _HASH = "reinterpret(sipHash128(number), 'UUID')"
 
 
-def prepare(clickhouse: ClickHouse, keys: int) -> None:
-    """Store `keys` keys, evenly over the days."""
-    migrate_clickhouse(clickhouse)
+def prepare(
+    clickhouse: ClickHouse, keys: int, *, first_day: int = _FIRST_DAY, partitions: int = 1
+) -> None:
+    """Store `keys` keys, evenly over the days and the log's partitions."""
     for number in range(DAYS):
         start, end = keys * number // DAYS, keys * (number + 1) // DAYS
         clickhouse.command(
             f"INSERT INTO {DATABASE}.event_keys"
             " SELECT 'default', 'bench/gateway', concat('load-', toString(number)), at, 1, at,"
-            f" {_HASH}, sipHash128(number, 1), {{generation:UInt32}}, {{partition:UInt16}},"
+            f" {_HASH}, sipHash128(number, 1), {{generation:UInt32}},"
+            " toUInt16({partition:UInt16} + number % {partitions:UInt16}),"
             " intDiv(number, 100), number % 100, at FROM (SELECT number,"
             " fromUnixTimestamp64Micro({midnight:Int64} + toInt64(number % 86400000000), 'UTC')"
             " AS at FROM numbers({start:UInt64}, {count:UInt64}))"
@@ -48,7 +50,8 @@ def prepare(clickhouse: ClickHouse, keys: int) -> None:
             {
                 "generation": _GENERATION,
                 "partition": _PARTITION,
-                "midnight": (_FIRST_DAY + number) * DAY_US,
+                "partitions": partitions,
+                "midnight": (first_day + number) * DAY_US,
                 "start": start,
                 "count": end - start,
             },
@@ -170,6 +173,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with ClickHouse(path=arguments.folder) as clickhouse:
         if arguments.task == "prepare":
+            migrate_clickhouse(clickhouse)
             prepare(clickhouse, arguments.keys)
         else:
             print(json.dumps(measure(clickhouse, arguments.keys, arguments.started)))

@@ -11,7 +11,12 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.bench.event_requests import make_event_requests
+from tests.bench.event_requests import (
+    REPEATED,
+    make_event_requests,
+    make_repeating_requests,
+    new_of_repeating,
+)
 from tests.bench.figures import Row, spread_of
 from tests.bench.histogram import Histogram
 from tests.bench.load_generator import LoadResult, Target, run_closed_loop, run_open_loop
@@ -193,3 +198,16 @@ def test_a_ratio_is_taken_round_by_round() -> None:
     assert row.ratios == (0.5, 0.75, 0.25)
     spread = spread_of(row.ratios)
     assert (spread.least, spread.median, spread.greatest, spread.width) == (0.25, 0.5, 0.75, 3)
+
+
+def test_repeats_are_the_same_events() -> None:
+    source = make_repeating_requests("again", 5)
+    events: dict[str, object] = {}
+    for number in range(1, REPEATED * 2):
+        head, _, body = source().partition(b"\r\n\r\n")
+        assert int(head.rpartition(b" ")[2]) == len(body)
+        batch = json.loads(body)
+        assert len(batch) == 5
+        for event in batch:
+            assert events.setdefault(event["id"], event) == event
+        assert len(events) == new_of_repeating(number, 5)
