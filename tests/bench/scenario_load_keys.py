@@ -33,10 +33,7 @@ async def measure_load_with_keys(bench: Bench) -> list[Row]:
 
     One event in a hundred is a repeat. Distributed only: a loader is a process of its own there.
     """
-    ready: list[float] = []
-    rates: list[float] = []
-    inserts: list[float] = []
-    resident: list[float] = []
+    ready, rates, inserts, resident = (list[float]() for _ in range(4))
     sent = counted = 0
     data = bench.folder / "load-keys" / "data"
     async with running_product(data.parent, distributed=True) as product:
@@ -55,13 +52,7 @@ async def measure_load_with_keys(bench: Bench) -> list[Row]:
             rates.append((int(total) - before) / (time.perf_counter() - started))
             sent, counted = sent + new, counted + int(total) - before
             inserts.append(await measure_insert(bench.folder, bench.seconds))
-            functions = {name: each for name, each in _loaders(data).items() if each}
-            resident += [
-                Server(
-                    target=product.target, pid=each, ready_seconds=0, functions={name: each}
-                ).resident_mib()
-                for name, each in functions.items()
-            ]
+            resident.append(max(map(_resident_mib, _loaders(data).values())))
             bench.say(
                 f"load-keys: round {number + 1} of {bench.rounds}: ready {ready[-1]:.1f} s,"
                 f" {rates[-1]:,.0f} events/s"
@@ -97,6 +88,12 @@ async def measure_load_with_keys(bench: Bench) -> list[Row]:
 def _loaders(data: Path) -> dict[str, int]:
     processes = world_processes(data)
     return {name: each["pid"] for name, each in processes.items() if name.startswith("load")}
+
+
+def _resident_mib(pid: int) -> float:
+    return Server(
+        target=Target(port=0), pid=pid, ready_seconds=0, functions={"": pid}
+    ).resident_mib()
 
 
 def _store(data: Path, keys: int) -> None:
