@@ -206,6 +206,7 @@ def test_dead_letters_are_kept_and_balance(bad_log: Server) -> None:
     assert found["state"] == "dead"
     assert found["event"]["data"] == {"n": 1}
     (dead,) = page(bad_log, "dead-letters")["items"]
+    assert dead.pop("letter") == "1-0-0-0"
     assert found["deadLetters"] == {"count": 1, "newest": [dead]}
     assert (dead["id"], dead["source"], dead["code"]) == ("broken", SOURCE, "unreadable_row")
     assert dead["detail"]

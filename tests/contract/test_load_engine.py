@@ -145,7 +145,7 @@ def test_a_line_that_is_no_json_is_a_dead_letter_even_where_its_key_repeats(
 def test_when_most_rows_are_refused_loading_stops_and_says_so(stages: NewStage) -> None:
     with stages() as stage:
         events = [poison(stage, Sent(id=f"{n}")) for n in range(130)]
-        with pytest.raises(PermanentFault, match="more than 100 rows"):
+        with pytest.raises(PermanentFault, match="more than 100 dead letters"):
             stage.loader().load([record_of(stage, 0, *events)])
         assert stage.ledger() == {}
 

@@ -70,9 +70,14 @@ def new_event(house: str) -> dict[str, Any]:
 def ledger_is_own(answer: httpx.Response, house: str) -> bool:
     counts: dict[str, Any] = answer.json()["totals"]
     # same, again, and 3 or 4 more; written before any probe of ingest.
-    return (counts["duplicate"], counts["conflict"], counts["dead"]) == (1, 1, 1) and counts[
+    return (counts["duplicate"], counts["conflict"], counts["dead"]) == (1, 1, 2) and counts[
         "stored"
     ] == 5 + HOUSES.index(house)
+
+
+def by_letter(number: int) -> Callable[[World, str], Mapping[str, str]]:
+    """The first record holds two of each house."""
+    return lambda _world, house: {"letter": f"1-0-0-{2 * HOUSES.index(house) + number}"}
 
 
 MODEL = {"groupByKey": "model"}
@@ -108,6 +113,7 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "listDuplicates": (PLAIN,),
     "listConflicts": (PLAIN,),
     "listDeadLetters": (PLAIN,),
+    "getDeadLetter": (Probe(path=by_letter(0)),),
     "getDebugMetrics": (PLAIN,),
     "listSubjects": (PLAIN,),
     "getSubject": (
@@ -132,6 +138,8 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "createAccessKey": (Probe(body=lambda h: {"scopes": ["read"], "name": mark(h)}),),
     "ingestEvents": (Probe(body=new_event, own=done),),
     "ingest-metering-events": (Probe(body=new_event, own=done),),
+    "replayDeadLetter": (Probe(path=by_letter(0), body=lambda h: {"reason": mark(h)}),),
+    "discardDeadLetter": (Probe(path=by_letter(1), body=lambda h: {"reason": mark(h)}),),
     "deleteMeter": (Probe(path=by_spare_meter, own=done, ends=True),),
     "delete-meter": (Probe(path=by_meter_id, own=done, ends=True),),
     "deleteSubject": (

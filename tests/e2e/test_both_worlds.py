@@ -5,18 +5,17 @@ of both. One client sends one request after another, so it is decided who comes 
 """
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from confluent_kafka import Producer
 
+from tests.support.dead_letters import append_to_folder, unreadable
 from tests.support.seeded_traffic import (
     AGGREGATIONS,
     FIRST,
@@ -26,10 +25,6 @@ from tests.support.seeded_traffic import (
     make_traffic,
 )
 from tests.support.server import Server, World, wait_until
-from tollgate.core.clock import SystemClock
-from tollgate.events.event import Arrival, decode_envelopes, encode_all
-from tollgate.events.record import Encoded, Group, encode_record
-from tollgate.platform.segment_log import SegmentLog
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -57,20 +52,10 @@ def whole(_: object) -> tuple[object, ...]:
 
 def broken() -> list[bytes]:
     """A record with an event whose time the engine can't read, and bytes that are no record."""
-    now_us = SystemClock().now_us()
-    body = b'{"id":"broken","source":"both","type":"both","subject":"s"}'
-    arrival = Arrival(namespace="default", received_us=now_us, event_bytes_max=10_000)
-    (made,) = encode_all(decode_envelopes(body, batch=False), arrival, plain=False)
-    line = made.line.replace(arrival.received_text.encode(), b"never" + b" " * 12, 1)
-    return [encode_record([Group("default", now_us, [Encoded(made.key_hash, line)])]), b"nothing"]
-
-
-def append_to_file(path: Path, records: list[bytes]) -> None:
-    log = SegmentLog(path, SystemClock())
-    done = threading.Event()
-    log.submit(0, records, lambda _: done.set())
-    assert done.wait(10)
-    log.close()
+    return [
+        unreadable(b'{"id":"broken","source":"both","type":"both","subject":"s"}'),
+        b"nothing",
+    ]
 
 
 def append_to_topic(world: World, records: list[bytes]) -> None:
@@ -95,7 +80,7 @@ def worlds(
     meters.write_text(METERS)
     bad = broken()
     (folder / "embedded").mkdir()
-    append_to_file(folder / "embedded" / "log", bad)
+    append_to_folder(folder / "embedded", bad)
     world = World(folder / "distributed", meters)
     with Server(folder / "embedded", meters) as embedded, world as distributed:
         append_to_topic(world, bad)
@@ -260,3 +245,23 @@ def test_events(worlds: tuple[Server, Server], traffic: Traffic) -> None:
         found.append(listed)
     assert found[0] == found[1]
     assert set(found[0]) == {event.id for event in traffic.events}
+
+
+def test_a_dead_letter_is_sent_again(worlds: tuple[Server, Server]) -> None:
+    shown = []
+    for server in worlds:
+        (letter,) = _all(server, "dead-letters", open="true")
+        event = letter["event"] | {"time": "2026-01-01T00:00:00Z", "data": {"n": "7.5"}}
+        answer = server.http.post(
+            f"/api/v1/dead-letters/{letter['letter']}/replay",
+            json={"event": event, "reason": "its time was no time"},
+        )
+        assert answer.status_code == 200, answer.text
+        found = server.http.get(
+            "/api/v1/meters/both_sum/query",
+            params={"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:01:00Z"},
+            headers={"tollgate-position": answer.headers["tollgate-position"]},
+        )
+        shown.append([row["value"] for row in found.json()["data"]])
+        assert _all(server, "dead-letters", open="true") == []
+    assert shown == [[7.5], [7.5]]

@@ -86,9 +86,9 @@ class World:
         self.token = answer.headers["Tollgate-Position"]
 
 
-def broken_event(house: str) -> Encoded:
+def broken_event(house: str, more: str = "") -> Encoded:
     """An event that becomes a dead letter: its time can't be read."""
-    body = {"id": mark(house), "source": "broken", "type": "usage", "subject": "s"}
+    body = {"id": mark(house) + more, "source": "broken", "type": "usage", "subject": "s"}
     arrival = Arrival(
         namespace=house,
         received_us=SystemClock().now_us(),
@@ -105,7 +105,9 @@ def append_broken_events(server: Server) -> None:
     server.data.mkdir()
     log = SegmentLog(server.data / "log", SystemClock())
     now_us = SystemClock().now_us()
-    groups = [Group(house, now_us, [broken_event(house)]) for house in HOUSES]
+    groups = [
+        Group(house, now_us, [broken_event(house), broken_event(house, "-2")]) for house in HOUSES
+    ]
     log.submit(0, [encode_record(groups)], lambda _: None)
     log.close()
 

@@ -104,14 +104,25 @@ class Stage:
         value = encode_record([Group(self.namespace, appended_us, lines)])
         return StoredRecord(offset=offset, appended_us=appended_us, value=value)
 
-    def loader(self, window_us: int = 0, events_max: int = 50_000, wait_ms: int = 0) -> Loader:
+    def loader(
+        self,
+        window_us: int = 0,
+        events_max: int = 50_000,
+        wait_ms: int = 0,
+        dead_letters_max: int = 100,
+    ) -> Loader:
         """A loader that has read the ledger."""
         loader = Loader(
             log=self.log,
             partition=0,
             clickhouse=self.clickhouse,
             frontier=Frontier(self.clickhouse),
-            limits=LoadLimits(events_max=events_max, wait_ms=wait_ms, window_us=window_us),
+            limits=LoadLimits(
+                events_max=events_max,
+                wait_ms=wait_ms,
+                window_us=window_us,
+                dead_letters_max=dead_letters_max,
+            ),
             clock=self.clock,
         )
         loader.prepare()

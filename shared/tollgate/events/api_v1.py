@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -69,8 +69,11 @@ def get_event(call: Call) -> Reply:
     )
     for name, outcome in names:
         group = found.uncounted.get(outcome, Group(count=0, newest=()))
-        answer[name] = {"count": group.count, "newest": [_uncounted(u) for u in group.newest]}
-    return _reply(answer)
+        answer[name] = {
+            "count": group.count,
+            "newest": [uncounted_members(u) for u in group.newest],
+        }
+    return json_reply(answer)
 
 
 def _outcome_of(state: str) -> Outcome:
@@ -88,16 +91,20 @@ def list_conflicts(call: Call) -> Reply:
     return _list(call, "conflict")
 
 
-def list_dead_letters(call: Call) -> Reply:
-    """Events and records that can never be loaded as they are."""
-    return _list(call, "dead")
-
-
 def _list(call: Call, outcome: Outcome) -> Reply:
+    found, cursor = read_page(call, outcome)
+    answer: dict[str, Any] = {"items": [uncounted_members(each) for each in found]}
+    if cursor:
+        answer["nextCursor"] = cursor
+    return json_reply(answer)
+
+
+def read_page(call: Call, outcome: Outcome) -> tuple[Sequence[Uncounted], str]:
+    """A page of what the query parameters ask for, and the cursor of the next; "" if none is."""
     query: UncountedListParameters = call.query
     await_position(call)
     asked = Listing(
-        namespace=_namespace(call),
+        namespace=namespace_of(call),
         outcome=outcome,
         start=query.start,
         end=query.end,
@@ -105,10 +112,8 @@ def _list(call: Call, outcome: Outcome) -> Reply:
         limit=query.limit,
     )
     found = list_uncounted(call.parts.get(open_clickhouse), asked)
-    answer: dict[str, Any] = {"items": [_uncounted(u) for u in found[: query.limit]]}
-    if len(found) > query.limit:
-        answer["nextCursor"] = _cursor(found[query.limit - 1].arrival)
-    return _reply(answer)
+    more = len(found) > query.limit
+    return found[: query.limit], _cursor(found[query.limit - 1].arrival) if more else ""
 
 
 def get_ledger(call: Call) -> LedgerBody:
@@ -125,7 +130,7 @@ def get_ledger(call: Call) -> LedgerBody:
     clickhouse = call.parts.get(open_clickhouse)
     # The frontier first: then the hours hold at least what it promises.
     frontiers = read_frontiers(clickhouse, call.parts.get(open_log))
-    hours = read_tallies(clickhouse, _namespace(call), begin, end)
+    hours = read_tallies(clickhouse, namespace_of(call), begin, end)
     waiting = [f.oldest_waiting_at for f in frontiers if f.oldest_waiting_at is not None]
     return LedgerBody(
         start=begin,
@@ -160,14 +165,16 @@ def _tally(tally: Tally) -> dict[str, Any]:
     }
 
 
-def _namespace(call: Call) -> str:
+def namespace_of(call: Call) -> str:
+    """The caller's, or nobody's: for operators who ask for what is unattributed."""
     if not call.query.unattributed:
         return call.namespace
     call.access.require(Scope.OPERATOR)
     return UNATTRIBUTED
 
 
-def _uncounted(item: Uncounted) -> dict[str, Any]:
+def uncounted_members(item: Uncounted) -> dict[str, Any]:
+    """An item as the wire has it."""
     members: dict[str, Any] = {
         "outcome": item.outcome,
         "source": item.source,
@@ -223,7 +230,8 @@ def _parse_cursor(cursor: str) -> tuple[int, Position]:
     return appended, place
 
 
-def _reply(answer: dict[str, Any]) -> Reply:
+def json_reply(answer: dict[str, Any]) -> Reply:
+    """An answer that may hold members of events as they were sent."""
     # msgspec passes an event's raw members through: no number is read on the way.
     return Reply(body=msgspec.json.encode(answer))
 
@@ -259,7 +267,6 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     _operation("duplicates", "listDuplicates", "List duplicates", list_duplicates, **_LIST),
     _operation("conflicts", "listConflicts", "List conflicts", list_conflicts, **_LIST),
-    _operation("dead-letters", "listDeadLetters", "List dead letters", list_dead_letters, **_LIST),
     _operation(
         "ledger",
         "getLedger",

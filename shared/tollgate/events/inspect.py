@@ -202,6 +202,27 @@ def list_uncounted(clickhouse: ClickHouse, asked: Listing) -> tuple[Uncounted, .
     return tuple(map(_uncounted, rows))
 
 
+def find_uncounted(
+    clickhouse: ClickHouse, namespace: str, outcome: Outcome, position: Position
+) -> Uncounted | None:
+    """The event of this outcome at a place in the log, if there is one."""
+    rows = clickhouse.query(
+        f"SELECT {_OUTCOME_COLUMNS} FROM {DATABASE}.event_outcomes"
+        " WHERE namespace = {namespace:String} AND outcome = {outcome:String}"
+        f" AND ({_POSITION}) = ({{generation:UInt32}}, {{partition:UInt16}}, {{offset:UInt64}},"
+        " {index:UInt32}) LIMIT 1",
+        {
+            "namespace": namespace,
+            "outcome": outcome,
+            "generation": position.generation,
+            "partition": position.partition,
+            "offset": position.offset,
+            "index": position.index,
+        },
+    )
+    return _uncounted(rows[0]) if rows else None
+
+
 def _unknown() -> NotFound:
     return NotFound(
         "no event of this source and id is loaded. One that was just sent may still be on its way: "

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 DAY_US = 86_400_000_000
 _READ_BYTES = 16 << 20
 _BATCH_BYTES_MAX = 64 << 20
-_DEAD_LETTERS_MAX = 100
+_HOUR_US = 3_600_000_000
 _IDLE_SECONDS = 0.5
 _BACKOFF_SECONDS_FIRST = 0.1
 _BACKOFF_SECONDS_MAX = 5.0
@@ -55,11 +55,14 @@ class LoadLimits:
         wait_ms: how long a batch is gathered, from the append of its first record; up to twice as
             long when writing takes long.
         window_us: how long a key is claimed; 0: for ever.
+        dead_letters_max: in an hour of the log's time. With more, something is wrong that a person
+            must look at, and loading stops.
     """
 
     events_max: int
     wait_ms: int
     window_us: int
+    dead_letters_max: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,6 +112,8 @@ class Loader:
         self._held: deque[StoredRecord] = deque()
         self._read_through = -1
         self._day = -1
+        self._hour = -1
+        self._hour_dead = 0
         self._write_ms: float = 0  # tidy: allow-float -- time that the last batch took
         self.progress = LoadProgress()
         self.gate = threading.Lock()
@@ -137,6 +142,8 @@ class Loader:
         window = self._limits.window_us
         since = 0 if window == 0 else max(0, self._oldest_us(frontier) - window - 2 * DAY_US)
         self._seen = rebuild(self._clickhouse, generation, self._partition, since)
+        self._hour = self._clock.now_us() // _HOUR_US
+        self._hour_dead = self._dead_since(self._hour * _HOUR_US)
         self._held.clear()
         self._read_through = self.progress.frontier = frontier
         self._frontier.publish(generation, self._partition, frontier)
@@ -150,6 +157,36 @@ class Loader:
         waiting = self._log.read(self._partition, frontier, 1)
         now = self._clock.now_us()
         return min(waiting[0].appended_us, now) if waiting else now
+
+    def _dead_since(self, appended_us: int) -> int:
+        """How many dead letters the ledger has of records appended since."""
+        ((dead,),) = self._clickhouse.query(
+            f"SELECT sum(dead) FROM {DATABASE}.ledger FINAL"
+            " WHERE log_generation = {generation:UInt32} AND log_partition = {partition:UInt16}"
+            " AND appended_at >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')",
+            {
+                "generation": self._log.generation,
+                "partition": self._partition,
+                "since": appended_us,
+            },
+        )
+        return int(dead)
+
+    def _require_few_dead(self, batch: Batch) -> None:
+        """Raises PermanentFault if a batch would bring more dead letters than an hour may have."""
+        most = self._limits.dead_letters_max
+        dead = int(np.count_nonzero(batch.outcome == DEAD)) + len(batch.corrupt)
+        before = self._hour_dead if self._hour == _hour_of(batch) else 0
+        if dead and before + dead > most:
+            first = batch.records[0].offset
+            why = [detail for _, detail in batch.reason.values()]
+            why += [corrupt.detail for corrupt in batch.corrupt]
+            raise PermanentFault(
+                f"partition {self._partition}: more than {most} dead letters in an hour, nothing"
+                f" from offset {first} on is loaded before a person has looked: {why[-1]}. GET"
+                " /api/v1/dead-letters shows those before; TOLLGATE_LOAD_DEAD_LETTERS_MAX is the"
+                " bound"
+            )
 
     def _oldest_of_all_us(self) -> int:
         """Append time of the first record not yet loaded in any partition of the log, or now.
@@ -251,6 +288,7 @@ class Loader:
         """
         began = monotonic()
         batch = open_batch(self._log.generation, self._partition, records)
+        self._require_few_dead(batch)
         written = np.zeros(len(batch), np.bool_)
         dead = -1
         while dead != (dead := int(np.count_nonzero(batch.outcome == DEAD))):
@@ -277,11 +315,7 @@ class Loader:
             if len(events) == 1:
                 batch.bury(int(events[0]), "unreadable_row", problem.detail)
                 _log.error("dead letter", extra={"position": batch.position(int(events[0]))})
-                if np.count_nonzero(batch.outcome == DEAD) > _DEAD_LETTERS_MAX:
-                    raise PermanentFault(
-                        f"ClickHouse can't read more than {_DEAD_LETTERS_MAX} rows of one batch; "
-                        f"nothing more is loaded before a person has looked: {problem.detail}"
-                    ) from problem
+                self._require_few_dead(batch)
                 return
             middle = int(events[len(events) // 2])
             before = np.arange(len(chosen)) < middle
@@ -296,6 +330,9 @@ class Loader:
         self._frontier.publish(batch.generation, self._partition, last.offset)
         tally = np.bincount(batch.outcome, minlength=4).tolist()
         tally[DEAD] += len(batch.corrupt)
+        hour = _hour_of(batch)
+        self._hour_dead = tally[DEAD] + (self._hour_dead if hour == self._hour else 0)
+        self._hour = hour
         progress = self.progress
         for name, count in zip(OUTCOMES, tally, strict=True):
             progress.counts[name] += count
@@ -330,3 +367,7 @@ class Loader:
                 {"partition": str(partition)},
             )
         self._day = before // DAY_US
+
+
+def _hour_of(batch: Batch) -> int:
+    return batch.records[0].appended_us // _HOUR_US

@@ -38,6 +38,7 @@ def open_workers(parts: Parts) -> LoadWorkers:
         events_max=settings.load_events_max,
         wait_ms=settings.load_wait_ms,
         window_us=settings.dedupe_window_days * DAY_US,
+        dead_letters_max=settings.load_dead_letters_max,
     )
 
     def new_loader(log: EventLog, partition: int) -> Loader:

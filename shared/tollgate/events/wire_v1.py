@@ -34,6 +34,47 @@ class UncountedListParameters(Wire):
     )
 
 
+class DeadLetterListParameters(UncountedListParameters):
+    """Which page of dead letters."""
+
+    open_only: bool = Field(
+        default=False,
+        alias="open",
+        description="only those that were neither replayed nor discarded; a page may be shorter "
+        "than `limit` then, or empty, and have a next one",
+    )
+
+
+class DeadLetterParameters(Wire):
+    """Whose dead letter."""
+
+    unattributed: bool = Field(
+        default=False, description="for operators: records that can't be taken apart"
+    )
+
+
+_Reason = Annotated[
+    str, Field(min_length=1, max_length=1000, description="why, for whoever reads it later")
+]
+
+
+class ReplayBody(Wire):
+    """What to send again, and why."""
+
+    reason: _Reason
+    event: dict[str, Any] | None = Field(
+        default=None,
+        description="the CloudEvent as it should be, with the same source and id; left out: as it "
+        "was kept. Without a time it happened when it was received first.",
+    )
+
+
+class DiscardBody(Wire):
+    """Why it will never count."""
+
+    reason: _Reason
+
+
 class LedgerParameters(Wire):
     """Which hours."""
 
@@ -161,3 +202,31 @@ class LedgerBody(Wire):
     totals: TallyBody
     frontier: list[FrontierBody]
     lag: LagBody
+
+
+class DeadLetterEndingBody(Wire):
+    """What a person decided about a dead letter."""
+
+    action: Literal["replayed", "discarded"]
+    reason: str
+    actor: str | None = Field(default=None, description="id of the access key, if one was needed")
+    ended_at: WireInstant = Field(alias="endedAt")
+    position: str | None = Field(
+        default=None, description="of the event that was sent again, as Tollgate-Position has it"
+    )
+
+
+class DeadLetterBody(UncountedBody):
+    """An event or record that could not be loaded as it was."""
+
+    letter: str = Field(description="what it is called: its place in the log")
+    ending: DeadLetterEndingBody | None = Field(
+        default=None, description="left out while nobody has decided"
+    )
+
+
+class DeadLetterPageBody(Wire):
+    """A page, newest first."""
+
+    items: list[DeadLetterBody]
+    next_cursor: str | None = Field(default=None, alias="nextCursor")

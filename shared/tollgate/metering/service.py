@@ -28,6 +28,7 @@ _MODULES = (
     "tollgate.metering.api_events_v1",
     "tollgate.metering.api_events_v3",
     "tollgate.events.api_v1",
+    "tollgate.events.api_dead_letters",
     "tollgate.events.api_debug",
     "tollgate.events.api_backup",
     "tollgate.customers.api_v1",
@@ -81,6 +82,8 @@ class UsageService(ApiService):
             except TollgateError as refusal:
                 self._refused = refusal.detail
                 _log.error("the meters file is refused", extra={"problem": refusal.detail})
+            else:
+                _log.info("the meters file was taken in")
             return
 
     def _take(self, wanted: Sequence[FileMeter]) -> None:

@@ -71,6 +71,7 @@ class Call:
         headers: request headers, lower case; the last of a name.
         target: path and query string as sent.
         parts: of the process.
+        raw: the body as sent; it was checked against the operation's model.
         answer_headers: what the handler adds to the answer, also to a refusal.
     """
 
@@ -81,6 +82,7 @@ class Call:
     headers: Mapping[str, str]
     target: str
     parts: Parts
+    raw: bytes = b""
     answer_headers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -187,6 +189,7 @@ class ApiService:
             headers={k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]},
             target=_target(scope),
             parts=self._parts,
+            raw=raw,
         )
         assert self._pool is not None
         loop = asyncio.get_running_loop()

@@ -114,6 +114,14 @@ class Settings(BaseModel):
             description="how long a load batch is gathered; up to twice that when writing is slow",
         ),
     ] = 200
+    load_dead_letters_max: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="dead letters in an hour of a partition; with more, loading stops until a"
+            " person has looked",
+        ),
+    ] = 1000
     load_mode: Annotated[
         LoadMode, Field(description="loader on Kafka: consume for ever, or wait for the doorbell")
     ] = LoadMode.CONSUME
