@@ -1,5 +1,6 @@
 """Dead letters that a person works with: look, send again under the same key, discard."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,12 +178,12 @@ def test_an_unknown_one_is_not_found(house: Server, name: str) -> None:
     assert post(house, name, "discard", {"reason": "x"}).status_code == 404
 
 
-def unreadiness(server: Server) -> str:
-    try:
-        answer = server.http.get("/readyz")
-    except httpx.TransportError:
-        return ""
-    return answer.text if answer.status_code == 503 else ""
+def stopped(server: Server) -> int:
+    found = re.search(
+        r"^tollgate_load_partitions_stopped (\d+)", server.http.get("/metrics").text, re.MULTILINE
+    )
+    assert found is not None
+    return int(float(found[1]))
 
 
 def test_over_the_rate_loading_stops_and_says_so(tmp_path: Path) -> None:
@@ -190,12 +191,11 @@ def test_over_the_rate_loading_stops_and_says_so(tmp_path: Path) -> None:
     data.mkdir()
     append_to_folder(data, [unreadable(body(number)) for number in range(4)])
     few = {"TOLLGATE_LOAD_DEAD_LETTERS_MAX": "3"}
-    server = Server(data, None, few).start(wait=False)
-    with server.http:
-        said = "more than 3 dead letters in an hour"
-        wait_until(lambda: said in unreadiness(server), what="stopped")
+    with Server(data, None, few) as server:
+        wait_until(lambda: stopped(server) == 1, what="stopped")
+        assert "more than 3 dead letters in an hour" in server.log.read_text()
         assert listed(server) == []
-        server.stop()
     # Who has looked raises the bound.
     with Server(data, None, {"TOLLGATE_LOAD_DEAD_LETTERS_MAX": "4"}) as again:
         wait_until(lambda: len(listed(again)) == 4, what="loaded")
+        assert stopped(again) == 0

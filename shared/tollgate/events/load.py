@@ -76,6 +76,7 @@ class LoadProgress:
         known: whether the ledger has ever said so; a store that goes away leaves it known.
         loaded_through_us: append time of the last record loaded.
         last_failure: what the last failed try met; "" once a batch was written.
+        stopped: it will not pass by itself; a person has to look.
     """
 
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
@@ -86,6 +87,7 @@ class LoadProgress:
     loaded_through_us: int = 0
     seconds: float = 0.0  # tidy: allow-float -- time spent writing, not a quantity
     last_failure: str = ""
+    stopped: bool = False
     ready: bool = False
 
 
@@ -222,6 +224,7 @@ class Loader:
             except Exception as problem:  # noqa: BLE001 -- a thread that ends would load nothing more
                 self.progress.failures += 1
                 self.progress.last_failure = str(problem) or repr(problem)
+                self.progress.stopped = isinstance(problem, PermanentFault)
                 _log.warning(
                     "load failed and will be tried again",
                     extra={"partition": self._partition, "problem": repr(problem)},
@@ -341,7 +344,7 @@ class Loader:
         self._write_ms = seconds * 1000
         progress.frontier = last.offset
         progress.loaded_through_us = last.appended_us
-        progress.last_failure = ""
+        progress.last_failure, progress.stopped = "", False
 
     def tend(self) -> None:
         """Housekeeping: drops filters and key partitions that the dedupe window has left behind."""

@@ -157,6 +157,11 @@ class LoadService:
             "Partitions that are ours and not loaded yet: older generations come first.",
             sum(1 for worker in workers if worker.loader is None and not worker.finished),
         )
+        yield gauge(
+            "tollgate_load_partitions_stopped",
+            "Partitions of which nothing is loaded before a person has looked; the log says why.",
+            sum(1 for w in workers if w.loader is not None and w.loader.progress.stopped),
+        )
         if self._member is not None:
             yield gauge(
                 "tollgate_load_group_joined",
