@@ -23,7 +23,7 @@ from tests.support.server import ROOT, Server, wait_until
 from tests.support.sqlite_log_file import make_sqlite_log
 from tollgate.core.clock import SystemClock
 from tollgate.core.errors import Conflict
-from tollgate.events.backup import backup_pieces
+from tollgate.events.backup import TABLES, backup_pieces
 from tollgate.platform.parts import Parts
 from tollgate.platform.segment_log import SegmentLog
 from tollgate.platform.settings import read_settings
@@ -246,9 +246,7 @@ def with_stranger(_: bytes) -> bytes:
         (lambda whole: with_manifest(whole, format=3, rows=None), "its form is 3"),
         (lambda whole: with_manifest(whole, schema=99), "restore it with that version"),
         (
-            lambda whole: with_manifest(
-                whole, rows=dict.fromkeys(("events", "event_keys", "event_outcomes", "ledger"), 1)
-            ),
+            lambda whole: with_manifest(whole, rows=dict.fromkeys(TABLES, 1)),
             "rows were restored",
         ),
         (lambda whole: with_manifest(whole, frontier={"0": 10**9}), "the restored ledger ends at"),

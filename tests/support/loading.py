@@ -17,7 +17,8 @@ from tollgate.core.errors import Transient
 from tollgate.events.batch import Batch
 from tollgate.events.event import Arrival, Attributes, encode
 from tollgate.events.ledger import Frontier
-from tollgate.events.load import DAY_US, Loader, LoadLimits
+from tollgate.events.load import DAY_US, Loader
+from tollgate.events.load_progress import LoadLimits
 from tollgate.events.record import Encoded, Group, encode_record
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.event_log import StoredRecord

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tollgate.core.errors import PermanentFault
-from tollgate.events.record import CorruptRecord, UnknownVersion, decode_record
+from tollgate.events.record import VERSION, CorruptRecord, UnknownVersion, decode_record
 from tollgate.platform.event_log import StoredRecord
 
 STORED, DUPLICATE, CONFLICT, DEAD = range(4)
@@ -74,6 +74,7 @@ class Batch:
     """Events of consecutive records, in log order. Arrays have one element per event.
 
     Attributes:
+        kind: version of the records: of events, or of corrections; never both.
         generation, partition: where the records stand.
         records: the records, good and corrupt.
         corrupt: those that can't be taken apart.
@@ -89,6 +90,7 @@ class Batch:
         reason: for dead letters, (code, detail).
     """
 
+    kind: int
     generation: int
     partition: int
     records: Sequence[StoredRecord]
@@ -131,6 +133,11 @@ class Batch:
         place = self.places[int(self.place_of[event])]
         return (self.generation, self.partition, place.record.offset, event - place.first)
 
+    def number(self, position: tuple[int, int, int, int]) -> int:
+        """The event that stands at a position of this batch."""
+        _, _, offset, index = position
+        return next(p.first for p in self.places if p.record.offset == offset) + index
+
     def bury(self, event: int, code: str, detail: str) -> None:
         """Makes an event a dead letter."""
         self.outcome[event] = DEAD
@@ -152,6 +159,7 @@ def open_batch(generation: int, partition: int, records: Sequence[StoredRecord])
     places: list[Place] = []
     place_of, keys, received, namespace, starts, ends = [], [], [], [], [], []
     count = 0
+    kinds: set[int] = set()
     for stored in records:
         try:
             record = decode_record(stored.value)
@@ -160,6 +168,7 @@ def open_batch(generation: int, partition: int, records: Sequence[StoredRecord])
             continue
         except UnknownVersion as problem:
             raise PermanentFault(f"offset {stored.offset} of the log: {problem}") from problem
+        kinds.add(record.version)
         local = [names.setdefault(name, len(names)) for name in record.namespaces]
         requests = np.array(record.requests, np.int64)
         received.append(np.repeat(requests[:, 0], requests[:, 1]))
@@ -171,7 +180,9 @@ def open_batch(generation: int, partition: int, records: Sequence[StoredRecord])
         place_of.append(np.full(record.count, len(places), np.int64))
         places.append(Place(record=stored, first=count, text=record.lines))
         count += record.count
+    assert len(kinds) <= 1
     return Batch(
+        kind=kinds.pop() if kinds else VERSION,
         generation=generation,
         partition=partition,
         records=records,

@@ -8,7 +8,7 @@ written twice (a crash between two writes, a second loader) is the same row twic
 import logging
 import threading
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from time import monotonic
 
 import numpy as np
@@ -18,10 +18,20 @@ from tollgate.core.clock import Clock
 from tollgate.core.errors import PermanentFault, TollgateError
 from tollgate.events.batch import DEAD, OUTCOMES, STORED, Batch, open_batch
 from tollgate.events.claims import Window, decide
+from tollgate.events.correct import (
+    AMENDMENT_COLUMNS,
+    CORRECTION_COLUMNS,
+    Waiting,
+    amendment_row,
+    correction_rows,
+    decide_corrections,
+)
+from tollgate.events.correction import Applied, Place
 from tollgate.events.dedupe import SeenKeys
 from tollgate.events.ledger import Frontier, read_frontier, read_frontiers_after
+from tollgate.events.load_progress import LoadLimits, LoadProgress
 from tollgate.events.rebuild import rebuild
-from tollgate.events.record import events_in
+from tollgate.events.record import CORRECTIONS_VERSION, events_in, holds_corrections
 from tollgate.events.rows import (
     EVENT_COLUMNS,
     LEDGER_COLUMNS,
@@ -46,51 +56,6 @@ _BACKOFF_SECONDS_MAX = 5.0
 _GATHER_PER_WRITE = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadLimits:
-    """Bounds of one batch.
-
-    Attributes:
-        events_max: events in a batch (a batch holds whole records, so one record more at most).
-        wait_ms: how long a batch is gathered, from the append of its first record; up to twice as
-            long when writing takes long.
-        window_us: how long a key is claimed; 0: for ever.
-        dead_letters_max: in an hour of the log's time. With more, something is wrong that a person
-            must look at, and loading stops.
-    """
-
-    events_max: int
-    wait_ms: int
-    window_us: int
-    dead_letters_max: int
-
-
-@dataclass(slots=True, kw_only=True)
-class LoadProgress:
-    """What a loader has done since it started; read by `/metrics`.
-
-    Attributes:
-        counts: events by outcome.
-        batches, failures: batches written, and tries that failed and were repeated.
-        frontier: last offset loaded.
-        known: whether the ledger has ever said so; a store that goes away leaves it known.
-        loaded_through_us: append time of the last record loaded.
-        last_failure: what the last failed try met; "" once a batch was written.
-        stopped: it will not pass by itself; a person has to look.
-    """
-
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
-    batches: int = 0
-    failures: int = 0
-    frontier: int = -1
-    known: bool = False
-    loaded_through_us: int = 0
-    seconds: float = 0.0  # tidy: allow-float -- time spent writing, not a quantity
-    last_failure: str = ""
-    stopped: bool = False
-    ready: bool = False
-
-
 class Loader:
     """Loads one partition. `run` belongs to one thread."""
 
@@ -111,6 +76,7 @@ class Loader:
         self._limits = limits
         self._clock = clock
         self._seen = SeenKeys()
+        self._waiting = Waiting()
         self._held: deque[StoredRecord] = deque()
         self._read_through = -1
         self._day = -1
@@ -144,6 +110,7 @@ class Loader:
         window = self._limits.window_us
         since = 0 if window == 0 else max(0, self._oldest_us(frontier) - window - 2 * DAY_US)
         self._seen = rebuild(self._clickhouse, generation, self._partition, since)
+        self._waiting.read(self._clickhouse, generation, self._partition, frontier)
         self._hour = self._clock.now_us() // _HOUR_US
         self._hour_dead = self._dead_since(self._hour * _HOUR_US)
         self._held.clear()
@@ -236,7 +203,7 @@ class Loader:
                 pause = min(pause * 2, _BACKOFF_SECONDS_MAX)
 
     def gather(self, stop: threading.Event) -> list[StoredRecord]:
-        """Whole records up to the limits, all of one append day; [] if there is nothing yet.
+        """Whole records up to the limits, of one append day and kind; [] if there is nothing yet.
 
         Once the time is over one more read is made: a backlog gives whole batches, and a steady
         stream can't keep a batch open.
@@ -255,6 +222,7 @@ class Loader:
         events = size = 0
         last_look = False
         day = self._held[0].appended_us // DAY_US
+        corrects = holds_corrections(self._held[0].value)
         while True:
             while self._held:
                 record = self._held[0]
@@ -263,6 +231,7 @@ class Loader:
                     events + count > self._limits.events_max
                     or size + len(record.value) > _BATCH_BYTES_MAX
                     or record.appended_us // DAY_US != day
+                    or holds_corrections(record.value) != corrects
                 ):
                     return batch
                 batch.append(self._held.popleft())
@@ -292,6 +261,22 @@ class Loader:
         began = monotonic()
         batch = open_batch(self._log.generation, self._partition, records)
         self._require_few_dead(batch)
+        is_corrections = batch.kind == CORRECTIONS_VERSION
+        corrected = self._load_corrections(batch) if is_corrections else self._load_events(batch)
+        if corrected:
+            self._clickhouse.insert(
+                "event_corrections", CORRECTION_COLUMNS, correction_rows(corrected)
+            )
+        others = outcome_rows(batch)
+        if others:
+            self._clickhouse.insert("event_outcomes", OUTCOME_COLUMNS, others)
+        self._clickhouse.insert("ledger", LEDGER_COLUMNS, ledger_rows(batch))
+        self._waiting.note(corrected)
+        self._note(batch, monotonic() - began)
+        return batch
+
+    def _load_events(self, batch: Batch) -> list[tuple[Applied, int]]:
+        """Decides and writes events; gives what voids that waited for some of them did."""
         written = np.zeros(len(batch), np.bool_)
         dead = -1
         while dead != (dead := int(np.count_nonzero(batch.outcome == DEAD))):
@@ -300,12 +285,41 @@ class Loader:
             stored = batch.outcome == STORED
             self._write_events(batch, stored & ~written)
             written |= stored
-        others = outcome_rows(batch)
-        if others:
-            self._clickhouse.insert("event_outcomes", OUTCOME_COLUMNS, others)
-        self._clickhouse.insert("ledger", LEDGER_COLUMNS, ledger_rows(batch))
-        self._note(batch, monotonic() - began)
-        return batch
+        return self._waiting.meet(batch)
+
+    def _load_corrections(self, batch: Batch) -> list[tuple[Applied, int]]:
+        """Decides corrections and writes the amended events; gives what they do."""
+        written: set[Place] = set()
+        dead = -1
+        corrected: list[tuple[Applied, int]] = []
+        while dead != (dead := int(np.count_nonzero(batch.outcome == DEAD))):
+            corrected = decide_corrections(batch, self._clickhouse)
+            amended = [
+                (each, appended_us)
+                for each, appended_us in corrected
+                if each.line.action == "amend"
+                and each.effect == "applied"
+                and each.place not in written
+            ]
+            self._write_amendments(batch, amended)
+            written |= {each.place for each, _ in amended}
+        return corrected
+
+    def _write_amendments(self, batch: Batch, amended: Sequence[tuple[Applied, int]]) -> None:
+        """Writes amended events; unreadable rows become dead letters."""
+        if not amended:
+            return
+        rows = b"".join(amendment_row(each, appended_us) for each, appended_us in amended)
+        try:
+            self._clickhouse.insert("events", AMENDMENT_COLUMNS, rows)
+        except BadRows as problem:
+            if len(amended) == 1:
+                batch.bury(batch.number(amended[0][0].place), "unreadable_row", problem.detail)
+                self._require_few_dead(batch)
+                return
+            middle = len(amended) // 2
+            self._write_amendments(batch, amended[:middle])
+            self._write_amendments(batch, amended[middle:])
 
     def _write_events(self, batch: Batch, chosen: npt.NDArray[np.bool_]) -> None:
         """Writes events and, by the engine's view, keys; unreadable rows become dead letters."""
@@ -328,10 +342,14 @@ class Loader:
     def _note(self, batch: Batch, seconds: float) -> None:  # tidy: allow-float -- time spent
         last = batch.records[-1]
         stored = batch.outcome == STORED
-        self._seen.add(batch.keys[stored], last.appended_us)
+        if batch.kind != CORRECTIONS_VERSION:
+            self._seen.add(batch.keys[stored], last.appended_us)
         self._log.release(self._partition, last.offset)
         self._frontier.publish(batch.generation, self._partition, last.offset)
         tally = np.bincount(batch.outcome, minlength=4).tolist()
+        if batch.kind == CORRECTIONS_VERSION:
+            self.progress.corrections += tally[STORED]
+            tally[STORED] = 0
         tally[DEAD] += len(batch.corrupt)
         hour = _hour_of(batch)
         self._hour_dead = tally[DEAD] + (self._hour_dead if hour == self._hour else 0)

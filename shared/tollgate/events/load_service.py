@@ -14,7 +14,8 @@ from prometheus_client.core import Metric
 from tollgate.core.errors import PermanentFault, TollgateError
 from tollgate.events.control import open_control
 from tollgate.events.ledger import open_frontier, read_frontier, read_last_written
-from tollgate.events.load import DAY_US, Loader, LoadLimits
+from tollgate.events.load import DAY_US, Loader
+from tollgate.events.load_progress import LoadLimits
 from tollgate.events.load_workers import LoadWorkers, Worker
 from tollgate.platform.access import KeyIndex, Scope
 from tollgate.platform.application import send_reply
@@ -148,6 +149,7 @@ class LoadService:
             "Events loaded, by what became of them.",
             [({"outcome": name}, count) for name, count in total.counts.items()],
         )
+        yield counter("tollgate_load_corrections", "Corrections loaded.", [({}, total.corrections)])
         yield counter("tollgate_load_batches", "Batches written.", [({}, total.batches)])
         yield counter("tollgate_load_failures", "Tries that were repeated.", [({}, total.failures)])
         yield gauge("tollgate_load_seconds_total", "Time spent writing batches.", total.seconds)

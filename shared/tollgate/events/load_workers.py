@@ -18,7 +18,8 @@ from tollgate.events.ledger import (
     read_frontiers_after,
     read_newest_generation,
 )
-from tollgate.events.load import Loader, LoadProgress
+from tollgate.events.load import Loader
+from tollgate.events.load_progress import LoadProgress
 from tollgate.platform.clickhouse import ClickHouse
 from tollgate.platform.event_log import EventLog, Layouts
 
@@ -271,6 +272,7 @@ def _sum(progresses: Iterable[LoadProgress]) -> LoadProgress:
     for each in progresses:
         for name, count in each.counts.items():
             total.counts[name] = total.counts.get(name, 0) + count
+        total.corrections += each.corrections
         total.batches += each.batches
         total.failures += each.failures
         total.seconds += each.seconds

@@ -12,7 +12,7 @@ from typing import Any
 from tollgate.core.errors import Conflict, PermanentFault
 from tollgate.platform.clickhouse import DATABASE, ClickHouse, translated
 
-TABLES = ("event_outcomes", "ledger", "events")
+TABLES = ("event_outcomes", "event_corrections", "ledger", "events")
 """What is copied; `event_keys` fills itself from `events`, a day being one of its partitions."""
 _FORMAT = "JSONCompactEachRow"
 _BLOCK_BYTES = 16 << 20

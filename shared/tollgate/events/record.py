@@ -1,6 +1,6 @@
 """The log's record: what ingest writes once and the loader slices.
 
-Layout of version 2, little endian::
+Layout of versions 2 and 3, little endian::
 
     magic "TG" | version u8 | flags u8 | events u32 | checksum u64 (XXH3-64 of all but itself)
     namespaces u16 | per namespace: length u16, UTF-8
@@ -11,6 +11,9 @@ Layout of version 2, little endian::
 The loader puts `[generation,partition,offset,"appended",` before each line, and it is a row of
 ClickHouse's JSONCompactEachRow for the columns of `LINE_COLUMNS`. JSON escapes newlines, so the
 only ones in a record's lines are their ends.
+
+A record of version 3 holds corrections instead of events. Its lines have `CORRECTION_COLUMNS`: what
+is corrected and why, then the line of an event, which says the key, and what an amendment counts.
 """
 
 import struct
@@ -22,6 +25,7 @@ import msgspec
 from xxhash import xxh3_64
 
 VERSION = 2
+CORRECTIONS_VERSION = 3
 TIME_GIVEN = 1
 LINE_COLUMNS = (
     "log_index",
@@ -41,6 +45,12 @@ LINE_COLUMNS = (
     "data_exact",
 )
 """Columns of `events` that a line carries, in order."""
+CORRECTION_COLUMNS = (
+    LINE_COLUMNS[0],
+    *("correction", "operation", "action", "reason", "actor"),
+    *LINE_COLUMNS[1:],
+)
+"""Members of a correction's line, in order."""
 
 PREAMBLE = struct.Struct("<2sBBI")
 CHECKSUM = struct.Struct("<Q")
@@ -53,6 +63,7 @@ REQUEST_BYTES = REQUEST.size + 66
 RECORD_BYTES = PREAMBLE.size + CHECKSUM.size + 2 + 4
 """What any record takes."""
 _MAGIC = b"TG"
+_CORRECTIONS_HEAD = _MAGIC + bytes([CORRECTIONS_VERSION])
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _indexes = [b"%d," % index for index in range(1024)]
@@ -102,6 +113,7 @@ class Record:
     """A record taken apart, its lines still in one piece.
 
     Attributes:
+        version: `VERSION`: events; `CORRECTIONS_VERSION`: corrections.
         count: number of events.
         namespaces: names, in the order that requests refer to.
         requests: of each, its server time in microseconds, count of events, and namespace index.
@@ -109,6 +121,7 @@ class Record:
         lines: all lines, each ended by a newline.
     """
 
+    version: int
     count: int
     namespaces: tuple[str, ...]
     requests: tuple[tuple[int, int, int], ...]
@@ -116,8 +129,13 @@ class Record:
     lines: bytes
 
 
-def encode_record(groups: Sequence[Group]) -> bytes:
-    """Packs the events of one or more requests into one record, in the order given."""
+def encode_record(groups: Sequence[Group], version: int = VERSION) -> bytes:
+    """Packs the events of one or more requests into one record, in the order given.
+
+    Args:
+        groups: of events, or of corrections.
+        version: which of the two.
+    """
     names: dict[str, int] = {}
     requests: list[bytes] = []
     keys: list[bytes] = []
@@ -141,7 +159,7 @@ def encode_record(groups: Sequence[Group]) -> bytes:
             chain.from_iterable(zip(_indexes, lines, strict=False)),
         )
     )
-    head = PREAMBLE.pack(_MAGIC, VERSION, 0, len(lines))
+    head = PREAMBLE.pack(_MAGIC, version, 0, len(lines))
     return b"".join((head, CHECKSUM.pack(_checksum(head, body)), body))
 
 
@@ -156,6 +174,11 @@ def events_in(data: bytes) -> int:
     if len(data) < PREAMBLE.size + CHECKSUM.size or data[:2] != _MAGIC:
         return 1
     return max(1, int(PREAMBLE.unpack_from(data)[3]))
+
+
+def holds_corrections(data: bytes) -> bool:
+    """Whether a record says that it holds corrections, not events."""
+    return data[:3] == _CORRECTIONS_HEAD
 
 
 def decode_record(data: bytes) -> Record:
@@ -175,18 +198,18 @@ def decode_record(data: bytes) -> Record:
     (checksum,) = CHECKSUM.unpack_from(data, PREAMBLE.size)
     if _checksum(view[: PREAMBLE.size], view[first:]) != checksum:
         raise CorruptRecord("checksum", "the checksum does not fit the bytes")
-    if version != VERSION:
+    if version not in (VERSION, CORRECTIONS_VERSION):
         raise UnknownVersion(
-            f"a record of version {version}; this loader reads version {VERSION}: run the release "
-            "that wrote it, or a later one"
+            f"a record of version {version}; this loader reads versions {VERSION} and"
+            f" {CORRECTIONS_VERSION}: run the release that wrote it, or a later one"
         )
     try:
-        return _decode_body(data, first, count)
+        return _decode_body(data, first, count, version)
     except (struct.error, UnicodeDecodeError) as problem:
         raise CorruptRecord("lengths", f"the head can't be read: {problem}") from problem
 
 
-def _decode_body(data: bytes, at: int, count: int) -> Record:
+def _decode_body(data: bytes, at: int, count: int, version: int) -> Record:
     view = memoryview(data)
     namespaces = []
     (named,) = _U16.unpack_from(view, at)
@@ -210,6 +233,7 @@ def _decode_body(data: bytes, at: int, count: int) -> Record:
     if text[-1:] != b"\n" or text.count(b"\n") != count:
         raise CorruptRecord("lengths", f"{text.count(10)} lines for {count} events")
     return Record(
+        version=version,
         count=count,
         namespaces=tuple(namespaces),
         requests=requests,

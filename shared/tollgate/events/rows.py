@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.times import format_instant
-from tollgate.events.batch import CONFLICT, DEAD, OUTCOMES, Batch, Line
+from tollgate.events.batch import CONFLICT, DEAD, OUTCOMES, STORED, Batch, Line
 from tollgate.events.claims import time_us_of
-from tollgate.events.record import LINE_COLUMNS
+from tollgate.events.record import CORRECTIONS_VERSION, LINE_COLUMNS
 from tollgate.platform.event_log import StoredRecord
 
 EVENT_COLUMNS = ("log_generation", "log_partition", "log_offset", "appended_at", *LINE_COLUMNS)
@@ -43,6 +43,7 @@ LEDGER_COLUMNS = (
     "received_hour",
     "accepted",
     *OUTCOMES,
+    "corrections",
 )
 _HOUR_US = 3_600_000_000
 _NO_HASH = "0" * 32
@@ -152,7 +153,10 @@ def _event_json(line: Line) -> str:
 
 
 def ledger_rows(batch: Batch) -> bytes:
-    """Rows of `ledger`: per record, namespace and received hour what became of its events."""
+    """Rows of `ledger`: per record, namespace and received hour what became of its events.
+
+    Corrections are counted apart: they are no events.
+    """
     rows: list[tuple[object, ...]] = []
     if len(batch):
         hours = batch.received_us // _HOUR_US
@@ -183,6 +187,9 @@ def ledger_rows(batch: Batch) -> bytes:
 def _ledger_row(
     batch: Batch, stored: StoredRecord, namespace: str, hour: int, tally: list[int]
 ) -> tuple[object, ...]:
+    corrections = 0
+    if batch.kind == CORRECTIONS_VERSION:
+        corrections, tally = tally[STORED], [0, *tally[1:]]
     return (
         batch.generation,
         batch.partition,
@@ -192,4 +199,5 @@ def _ledger_row(
         hour,
         sum(tally),
         *tally,
+        corrections,
     )

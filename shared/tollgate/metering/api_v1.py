@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,8 @@ from tollgate.core.decimals import plain_text
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
+from tollgate.events.as_of import read_as_of
+from tollgate.events.position import Token
 from tollgate.metering.distinct import distinct_dimension_values, distinct_subjects
 from tollgate.metering.filter_dialects import parse_filter_string
 from tollgate.metering.filters import And, Filter, Membership
@@ -106,6 +109,7 @@ def query_meter(call: Call) -> Reply:
     meter, body = _meter(call), call.body or call.query
     asked = query_from_body(body)
     await_position(call)
+    asked = replace(asked, as_of=as_of(call, body.as_of))
     rows = tracked_query(call, meter, asked, body.client_id)
     if wants_csv(call):
         return Reply(body=_csv(call, asked, rows), media_type=f"{CSV}; charset=utf-8")
@@ -145,6 +149,15 @@ def tracked_query(
     bounds = QueryBounds(rows_max=settings.query_rows_max, seconds_max=settings.query_seconds_max)
     with tracked(call, client_id):
         return run_query(call.parts.get(open_clickhouse), meter, asked, bounds)
+
+
+def as_of(call: Call, text: str | None) -> Token | None:
+    """The vector that a request's `asOf` means; None without one.
+
+    Raises:
+        InvalidInput: it is neither a time nor a position.
+    """
+    return None if text is None else read_as_of(call.parts.get(open_clickhouse), text)
 
 
 def query_from_body(body: MeterQueryBody) -> MeterQuery:

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tollgate.core.decimals import plain_text
@@ -13,6 +14,7 @@ from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
 from tollgate.metering.api_v1 import (
     CSV,
+    as_of,
     safe_cell,
     tracked_query,
     wants_csv,
@@ -117,6 +119,7 @@ def query_meter(call: Call) -> Reply | MeterQueryResultBody:
     asked = query_from_body(body)
     await_position(call)
     try:
+        asked = replace(asked, as_of=as_of(call, body.as_of))
         rows = tracked_query(call, meter, asked, client_id=None)
     except InvalidInput as invalid:
         raise InvalidInput(tuple(map(query_fault_in_v3_names, invalid.faults))) from None

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from tollgate.core.errors import NotFound
+from tollgate.events.facts import counting, has_corrections
 from tollgate.metering.aggregation import DOCUMENT
 from tollgate.metering.filters import Parameters
 from tollgate.metering.meter import Meter
@@ -17,9 +18,10 @@ def distinct_subjects(
 ) -> list[str]:
     """Subjects with events of the meter's type in [start, end), in order, at most `VALUES_MAX`."""
     bound = Parameters("p")
+    conditions = _conditions(clickhouse, meter, (start, end), bound)
     rows = clickhouse.query(
         f"SELECT DISTINCT subject FROM {DATABASE}.events"
-        f" WHERE {_conditions(meter, (start, end), bound)} ORDER BY subject LIMIT {VALUES_MAX}",
+        f" WHERE {conditions} ORDER BY subject LIMIT {VALUES_MAX}",
         bound.values,
     )
     return [row[0] for row in rows]
@@ -40,16 +42,19 @@ def distinct_dimension_values(
     rows = clickhouse.query(
         f"SELECT DISTINCT {path.call('JSONExtractString', 'document', 'd')} AS value"
         f" FROM (SELECT {DOCUMENT} AS document FROM {DATABASE}.events"
-        f" WHERE {_conditions(meter, period, bound)})"
+        f" WHERE {_conditions(clickhouse, meter, period, bound)})"
         f" WHERE value != '' ORDER BY value LIMIT {VALUES_MAX}",
         bound.values | path.parameters("d"),
     )
     return [row[0] for row in rows]
 
 
-def _conditions(meter: Meter, period: Period, bound: Parameters) -> str:
+def _conditions(clickhouse: ClickHouse, meter: Meter, period: Period, bound: Parameters) -> str:
     start, end = period
-    parts = [f"namespace = {bound.bind(meter.namespace)}", f"type = {bound.bind(meter.event_type)}"]
+    namespace, event_type = bound.bind(meter.namespace), bound.bind(meter.event_type)
+    parts = [f"namespace = {namespace}", f"type = {event_type}"]
+    if has_corrections(clickhouse, meter.namespace, meter.event_type):
+        parts.append(counting(namespace, event_type))
     low = max(filter(None, (start, meter.event_from)), default=None)
     if low is not None:
         parts.append(f"time >= {bound.bind(low)}")

@@ -13,6 +13,8 @@ from typing import Any
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.decimals import divide
 from tollgate.core.errors import Fault, InvalidInput
+from tollgate.events.facts import counting, has_corrections, within
+from tollgate.events.position import Token
 from tollgate.metering.aggregation import DOCUMENT, Value
 from tollgate.metering.filters import Filter, Parameters, to_sql
 from tollgate.metering.jsonpath import JsonPath
@@ -37,6 +39,7 @@ class MeterQuery:
         filters: conditions on dimensions.
         subject_filter: a condition on the subject, besides `subjects`.
         customers: subject to customer, of the customers asked for; None: no customer is asked for.
+        as_of: only what was known at this vector of the log; None: all that is known now.
     """
 
     start: datetime | None = None
@@ -48,6 +51,7 @@ class MeterQuery:
     filters: Mapping[str, Filter] = field(default_factory=dict)
     subject_filter: Filter | None = None
     customers: Mapping[str, str] | None = None
+    as_of: Token | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,8 @@ def run_query(
     if asked.customers is not None and not asked.customers:
         return ()
     aligned = zone(asked.time_zone)
-    statement = _Statement(meter, asked)
+    corrected = has_corrections(clickhouse, meter.namespace, meter.event_type)
+    statement = _Statement(meter, asked, corrected=corrected)
     windows = _windows(clickhouse, statement, aligned) if asked.window else None
     if asked.window and windows is None:
         return ()
@@ -156,9 +161,10 @@ def _windows(clickhouse: ClickHouse, statement: "_Statement", aligned: Zone) -> 
 class _Statement:
     """Builds the SQL of one query and reads its rows. Every value is bound."""
 
-    def __init__(self, meter: Meter, asked: MeterQuery) -> None:
+    def __init__(self, meter: Meter, asked: MeterQuery, *, corrected: bool) -> None:
         self.meter = meter
         self.asked = asked
+        self._corrected = corrected
         self.value = Value(aggregation=meter.aggregation, path=meter.value_path())
         self.low = max(filter(None, (asked.start, meter.event_from)), default=None)
         self._bound = Parameters("p")
@@ -185,10 +191,12 @@ class _Statement:
 
     def _event_conditions(self) -> str:
         asked, bind = self.asked, self._bound.bind
-        parts = [
-            f"namespace = {bind(self.meter.namespace)}",
-            f"type = {bind(self.meter.event_type)}",
-        ]
+        namespace, event_type = bind(self.meter.namespace), bind(self.meter.event_type)
+        parts = [f"namespace = {namespace}", f"type = {event_type}"]
+        if asked.as_of is not None:
+            parts.append(within(asked.as_of))
+        if self._corrected:
+            parts.append(counting(namespace, event_type, asked.as_of))
         if asked.subjects is not None:
             parts.append(f"subject IN {bind(asked.subjects)}")
         if asked.customers is not None:

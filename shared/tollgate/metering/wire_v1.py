@@ -92,6 +92,17 @@ def body_from_meter(meter: Meter) -> MeterBody:
     )
 
 
+AsOf = Annotated[
+    str | None,
+    Field(
+        alias="asOf",
+        max_length=4096,
+        description="What was known then: an RFC 3339 time, or a position as `Tollgate-Position` "
+        "has it. Left out: all that is known now.",
+    ),
+]
+
+
 class MeterQueryBody(Wire):
     """A query in a POST body (schema `MeterQueryRequest`)."""
 
@@ -107,6 +118,7 @@ class MeterQueryBody(Wire):
         default=None, alias="advancedMeterGroupByFilters"
     )
     group_by: Names | None = Field(default=None, alias="groupBy")
+    as_of: AsOf = None
 
 
 class MeterQueryParameters(MeterQueryBody):

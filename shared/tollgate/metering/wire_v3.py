@@ -31,6 +31,7 @@ _V1_NAMES = {
 }
 _V3_NAMES = {v1: v3 for v3, v1 in _V1_NAMES.items()}
 _QUERY_NAMES = {
+    "asOf": "as_of",
     "groupBy": "group_by_dimensions",
     "filterGroupBy": "filters.dimensions",
     "windowTimeZone": "time_zone",
@@ -168,6 +169,16 @@ class MeterQueryFilters(Closed):
     dimensions: Annotated[dict[str, Any] | None, Field(max_length=10)] = None
 
 
+AsOf = Annotated[
+    str | None,
+    Field(
+        max_length=4096,
+        description="What was known then: an RFC 3339 time, or a position as `Tollgate-Position` "
+        "has it. Left out: all that is known now.",
+    ),
+]
+
+
 class MeterQueryBody(Closed):
     """A query (schema `MeterQueryRequest`)."""
 
@@ -177,6 +188,7 @@ class MeterQueryBody(Closed):
     time_zone: str = "UTC"
     group_by_dimensions: Annotated[list[str] | None, Field(max_length=100)] = None
     filters: MeterQueryFilters | None = None
+    as_of: AsOf = None
 
 
 class MeterQueryRowBody(Wire):
