@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.bench.processes import resident_mib
-from tollgate.events.dedupe import DAY_US, SeenKeys
+from tollgate.events.dedupe import DAY_US, SeenKeys, numbers_of
 from tollgate.events.rebuild import partition_of_day, rebuild
 from tollgate.events.stored_claims import stored_claims
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
@@ -29,7 +29,7 @@ HITS = 1000
 _FIRST_DAY = 20_700
 _GENERATION, _PARTITION = 1, 0
 _REPEATS = 7
-_HASH = "reinterpret(sipHash128(number), 'UUID')"
+_KEY = "sipHash64(number)"
 
 
 def prepare(
@@ -40,18 +40,15 @@ def prepare(
         start, end = keys * number // DAYS, keys * (number + 1) // DAYS
         clickhouse.command(
             f"INSERT INTO {DATABASE}.event_keys"
-            " SELECT 'default', 'bench/gateway', concat('load-', toString(number)), at, 1, at,"
-            f" {_HASH}, sipHash128(number, 1), {{generation:UInt32}},"
+            f" SELECT {_KEY}, sipHash64(number, 1), {{generation:UInt32}},"
             " toUInt16({partition:UInt16} + number % {partitions:UInt16}),"
-            " intDiv(number, 100), number % 100, at FROM (SELECT number,"
-            " fromUnixTimestamp64Micro({midnight:Int64} + toInt64(number % 86400000000), 'UTC')"
-            " AS at FROM numbers({start:UInt64}, {count:UInt64}))"
-            " SETTINGS optimize_on_insert = 0",
+            " intDiv(number, 100), number % 100, {day:UInt16}"
+            " FROM numbers({start:UInt64}, {count:UInt64}) SETTINGS optimize_on_insert = 0",
             {
                 "generation": _GENERATION,
                 "partition": _PARTITION,
                 "partitions": partitions,
-                "midnight": (first_day + number) * DAY_US,
+                "day": first_day + number,
                 "start": start,
                 "count": end - start,
             },
@@ -80,7 +77,7 @@ def measure(clickhouse: ClickHouse, keys: int, started: float) -> dict[str, floa
 
 
 def _scan(clickhouse: ClickHouse) -> None:
-    clickhouse.query(f"SELECT sum(cityHash64(key_hash)) FROM {DATABASE}.event_keys")
+    clickhouse.query(f"SELECT sum(cityHash64(key)) FROM {DATABASE}.event_keys")
 
 
 def _measure_filters(seen: SeenKeys) -> dict[str, float]:
@@ -122,7 +119,7 @@ def _measure_claims(clickhouse: ClickHouse, seen: SeenKeys, keys: int) -> dict[s
 
     def scan_day() -> None:
         clickhouse.query(
-            f"SELECT sum(cityHash64(* EXCEPT received_at)) FROM {DATABASE}.event_keys"
+            f"SELECT sum(cityHash64(*)) FROM {DATABASE}.event_keys"
             " WHERE _partition_id = {day:String}",
             {"day": partition_of_day(_FIRST_DAY + DAYS - 1)},
         )
@@ -134,19 +131,17 @@ def _measure_claims(clickhouse: ClickHouse, seen: SeenKeys, keys: int) -> dict[s
     }
 
 
-def _wanted(clickhouse: ClickHouse, seen: SeenKeys, numbers: Sequence[int]) -> dict[int, list[str]]:
+def _wanted(clickhouse: ClickHouse, seen: SeenKeys, numbers: Sequence[int]) -> dict[int, list[int]]:
     """What a batch with those stored keys among new ones would look up."""
     rows: Sequence[Sequence[Any]] = clickhouse.query(
-        f"SELECT hex(UUIDStringToNum(toString({_HASH})))"
-        " FROM (SELECT arrayJoin({numbers:Array(UInt64)}) AS number)",
+        f"SELECT {_KEY} FROM (SELECT arrayJoin({{numbers:Array(UInt64)}}) AS number)",
         {"numbers": list(numbers)},
     )
-    known = np.frombuffer(bytes.fromhex("".join(row[0] for row in rows)), np.uint64)
-    hashes = np.concatenate((known.reshape(-1, 2), _hashes(np.random.default_rng())[HITS:]))
-    return {
-        day: [hashes[event].tobytes().hex() for event in events]
-        for day, events in seen.days_of(hashes).items()
-    }
+    hashes = _hashes(np.random.default_rng())
+    # A key's number is the second half of its hash, big endian.
+    hashes[:HITS, 1] = np.array([row[0] for row in rows], np.uint64).byteswap()
+    keys = numbers_of(hashes)
+    return {day: keys[events].tolist() for day, events in seen.days_of(hashes).items()}
 
 
 def _hashes(generator: np.random.Generator) -> npt.NDArray[np.uint64]:

@@ -24,7 +24,7 @@ from tollgate.platform.clickhouse_schema import migrate_clickhouse
 Key = tuple[int, Position]
 COLUMNS = (
     *("log_generation", "log_partition", "log_offset", "log_index", "appended_at", "namespace"),
-    *("source", "id", "time", "time_given", "received_at", "key_hash", "type", "subject", "data"),
+    *("source", "id", "time", "time_given", "received_at", "type", "subject", "data"),
     "stored_at",
 )
 COUNT = 120
@@ -57,7 +57,6 @@ class Stored:
             *(at.generation, at.partition, at.offset, at.index),
             instant_text(received_us),
             *(self.namespace, "service", name, instant_text(time_us), 1, instant_text(received_us)),
-            f"{number:032x}",
             *(draw.choice(["prompt", "request"]), draw.choice("xyz"), f'{{"n": {number}}}'),
             instant_text(stored_us),
         ]

@@ -13,7 +13,8 @@ from tests.support.loading import NOON_US, NewStage, Sent, Stage, load_all
 from tests.support.server import wait_until
 from tollgate.core.errors import PermanentFault, Transient
 from tollgate.events.batch import open_batch
-from tollgate.events.claims import content_hash
+from tollgate.events.claims import digest_of
+from tollgate.events.dedupe import numbers_of
 from tollgate.events.load import DAY_US
 from tollgate.events.record import CHECKSUM, PREAMBLE, Encoded, Group, encode_record
 from tollgate.platform.clickhouse import DATABASE
@@ -21,6 +22,7 @@ from tollgate.platform.event_log import StoredRecord
 from tollgate.platform.segment_log import SegmentLog
 
 pytest_plugins = ["tests.support.stages"]
+POSITION = ("log_generation", "log_partition", "log_offset", "log_index")
 
 
 def poison(stage: Stage, sent: Sent) -> Encoded:
@@ -321,20 +323,23 @@ TEXTS = ["plain", 'quote " backslash \\ slash /', "zweiundvierzig ü \U0001f600"
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_the_engine_and_the_loader_take_the_same_hash_of_a_content(
-    stages: NewStage, text: str
+@pytest.mark.parametrize("time_us", [None, NOON_US + 7])
+def test_the_engine_and_the_loader_take_the_same_digest(
+    stages: NewStage, text: str, time_us: int | None
 ) -> None:
     with stages() as stage:
-        sent = Sent(id="a", data=json.dumps({"x": text}, ensure_ascii=False), type=text)
+        data = json.dumps({"x": text}, ensure_ascii=False)
+        sent = Sent(id=f"a {text}", data=data, type=text, time_us=time_us)
         record = stage.record(0, NOON_US, sent)
         stage.loader().load([record])
-        line = open_batch(0, 0, [record]).line(0)
+        batch = open_batch(0, 0, [record])
         rows = stage.clickhouse.query(
-            f"SELECT hex(content_hash) FROM {DATABASE}.event_keys"
+            f"SELECT key, digest, toUInt16(appended_on) FROM {DATABASE}.event_keys"
             " WHERE log_generation = {g:UInt32}",
             {"g": stage.log.generation},
         )
-        assert [bytes.fromhex(row[0]) for row in rows] == [content_hash(line)]
+        (number,) = numbers_of(batch.keys).tolist()
+        assert rows == [(number, digest_of(batch.line(0)), NOON_US // DAY_US)]
 
 
 def test_events_whose_keys_were_lost_with_a_crash_are_claimed_when_loaded_again(
@@ -356,3 +361,22 @@ def test_events_whose_keys_were_lost_with_a_crash_are_claimed_when_loaded_again(
         loader.load([stage.record(1, NOON_US, Sent(id="b"), Sent(id="a", data='{"n":2}'))])
         assert stage.stored() == stage.claims() == {(0, 0), (0, 1)}
         assert stage.ledger() == {0: (2, 2, 0, 0, 0), 1: (2, 0, 1, 1, 0)}
+
+
+def test_a_key_that_shares_a_number_with_another_is_its_own(stages: NewStage) -> None:
+    """64 bits may meet by chance: the full key decides, and no event is taken for another."""
+    with stages() as stage:
+        first = stage.record(0, NOON_US, Sent(id="a"))
+        stage.loader().load([first])
+        other = stage.record(1, NOON_US, Sent(id="b"))
+        (number,) = numbers_of(open_batch(0, 0, [other]).keys).tolist()
+        generation = stage.log.generation
+        row = [number, 1, generation, 0, 0, 0, NOON_US // DAY_US]
+        columns = ("key", "digest", *POSITION, "appended_on")
+        stage.clickhouse.insert("event_keys", columns, json.dumps(row).encode())
+        loader = stage.loader()
+        loader.load([other])
+        assert stage.ledger() == {0: (1, 1, 0, 0, 0), 1: (1, 1, 0, 0, 0)}
+        again = Sent(id="b", data='{"n": 1}')
+        loader.load([stage.record(2, NOON_US, again, Sent(id="b", data='{"n":2}'))])
+        assert stage.outcomes() == {(2, 0): ("duplicate", (1, 0)), (2, 1): ("conflict", (1, 0))}

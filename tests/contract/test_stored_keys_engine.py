@@ -12,9 +12,8 @@ import pytest
 from clickhouse_connect.driver.exceptions import StreamFailureError
 
 from tests.support.loading import Interruptible
-from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import TollgateError, Transient
-from tollgate.events.dedupe import DAY_US, SeenKeys
+from tollgate.events.dedupe import DAY_US, SeenKeys, numbers_of
 from tollgate.events.rebuild import partition_of_day, rebuild
 from tollgate.events.stored_claims import Claim, stored_claims
 from tollgate.platform.clickhouse import ClickHouse
@@ -22,8 +21,8 @@ from tollgate.platform.clickhouse import ClickHouse
 pytest_plugins = ["tests.support.stages"]
 _days = itertools.count(22_000, 40)  # from 2030: no other test's keys stand there
 _COLUMNS = (
-    *("namespace", "source", "id", "time", "time_given", "received_at", "key_hash", "content_hash"),
-    *("log_generation", "log_partition", "log_offset", "log_index", "appended_at"),
+    *("key", "digest", "log_generation", "log_partition", "log_offset", "log_index"),
+    "appended_on",
 )
 
 
@@ -33,18 +32,16 @@ def first_day() -> int:
     return next(_days)
 
 
-def text(number: int) -> str:
-    """The hash of a key by its number, as the engine's text."""
-    return np.random.default_rng(number).bytes(16).hex()
-
-
 def hashes(numbers: Sequence[int]) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
-    joined = bytes.fromhex("".join(map(text, numbers)))
+    """The hashes of keys by their numbers here."""
+    joined = b"".join(np.random.default_rng(number).bytes(16) for number in numbers)
     return np.frombuffer(joined, np.uint64).reshape(-1, 2)
 
 
-def instant(us: int) -> str:
-    return f"{datetime_from_us(us):%Y-%m-%d %H:%M:%S.%f}"
+def keys(*numbers: int) -> list[int]:
+    """What the engine has of the same keys."""
+    found: list[int] = numbers_of(hashes(numbers)).tolist()
+    return found
 
 
 def store(
@@ -53,17 +50,12 @@ def store(
     numbers: Sequence[int],
     *,
     at: tuple[int, int] = (7, 1),
-    time_given: bool = True,
     offset: int = 5,
 ) -> None:
     """Keys of one append day, at a generation and partition."""
-    appended_us = day * DAY_US + 1
     rows = [
-        [
-            *("n", "s", f"e{n}", instant(n), int(time_given), instant(appended_us), text(n)),
-            *(f"{n:016d}", *at, offset, n, instant(appended_us)),
-        ]
-        for n in numbers
+        [key, number, *at, offset, number, day]
+        for key, number in zip(keys(*numbers), numbers, strict=True)
     ]
     clickhouse.insert("event_keys", _COLUMNS, "\n".join(map(json.dumps, rows)).encode())
 
@@ -157,32 +149,31 @@ def test_the_name_of_a_days_partition_is_the_engines_own(
     store(interruptible, first_day, [1])
     names = interruptible.query(
         "SELECT DISTINCT _partition_id FROM tollgate.event_keys"
-        " WHERE toUnixTimestamp64Micro(appended_at) = {at:Int64}",
-        {"at": first_day * DAY_US + 1},
+        " WHERE toUInt16(appended_on) = {at:UInt16}",
+        {"at": first_day},
     )
     assert [tuple(row) for row in names] == [(partition_of_day(first_day),)]
 
 
 def test_claims_are_found_on_their_days(interruptible: Interruptible, first_day: int) -> None:
     store(interruptible, first_day, range(100))
-    store(interruptible, first_day + 1, range(50, 150), offset=9, time_given=False)
+    store(interruptible, first_day + 1, range(50, 150), offset=9)
     found = stored_claims(
         interruptible,
         {
-            first_day: [text(n) for n in (3, 60, 500)],
-            first_day + 1: [text(n) for n in range(60, 80)],
-            first_day + 2: [text(60)],
+            first_day: keys(3, 60, 500),
+            first_day + 1: keys(*range(60, 80)),
+            first_day + 2: keys(60),
         },
     )
-    assert found["n", "s", "e3"] == [
-        Claim((7, 1, 5, 3), first_day * DAY_US + 1, b"%016d" % 3, 3, None)
-    ]
+    third, sixtieth = keys(3, 60)
+    assert found[third] == [Claim((7, 1, 5, 3), first_day, 3)]
     # Both claims of one key, the earlier position first, though another day's.
-    assert found["n", "s", "e60"] == [
-        Claim((7, 1, 5, 60), first_day * DAY_US + 1, b"%016d" % 60, 60, None),
-        Claim((7, 1, 9, 60), (first_day + 1) * DAY_US + 1, b"%016d" % 60, None, None),
+    assert found[sixtieth] == [
+        Claim((7, 1, 5, 60), first_day, 60),
+        Claim((7, 1, 9, 60), first_day + 1, 60),
     ]
-    assert set(found) == {("n", "s", f"e{n}") for n in (3, *range(60, 80))}
+    assert set(found) == set(keys(3, *range(60, 80)))
 
 
 def test_a_row_that_was_written_twice_is_one_claim(
@@ -190,7 +181,7 @@ def test_a_row_that_was_written_twice_is_one_claim(
 ) -> None:
     for _ in range(2):
         store(interruptible, first_day, range(10))
-    found = stored_claims(interruptible, {first_day: [text(n) for n in range(10)]})
+    found = stored_claims(interruptible, {first_day: keys(*range(10))})
     assert len(found) == 10
     assert all(len(claims) == 1 for claims in found.values())
 
@@ -198,11 +189,11 @@ def test_a_row_that_was_written_twice_is_one_claim(
 def test_many_keys_on_many_days_are_all_found(interruptible: Interruptible, first_day: int) -> None:
     # More keys than a bound value may hold, more days than one query has parts.
     store(interruptible, first_day, range(7000))
-    wanted = {first_day: [text(n) for n in range(7000)]}
+    wanted = {first_day: keys(*range(7000))}
     for day in range(1, 25):
         numbers = range(10_000 + day * 20, 10_000 + day * 20 + (3 if day % 2 else 12))
         store(interruptible, first_day + day, numbers)
-        wanted[first_day + day] = [text(n) for n in numbers]
+        wanted[first_day + day] = keys(*numbers)
     found = stored_claims(interruptible, wanted)
     assert len(found) == sum(map(len, wanted.values()))
 

@@ -167,7 +167,7 @@ def test_a_lost_log_does_not_use_offsets_of_half_a_batch_again(
     """Killed after the events were written, the log deleted: what stands there was acknowledged."""
     armed = tmp_path / "armed"
     armed.touch()
-    server = new_faulty(f"kill:after:events:1:{armed}")
+    server = new_faulty(f"kill:after:arrivals:1:{armed}")
     server.start()
     first = post(server, event("a", 1)).headers["Tollgate-Position"]
     server.end()

@@ -80,7 +80,7 @@ def test_two_loaders_share_one_dies_and_comes_back(world: World, ingest: Functio
     wait_until(lambda: world.lag() == 0, 10, "committed behind the ledger")
 
 
-@pytest.mark.parametrize("table", ["events", "ledger"])
+@pytest.mark.parametrize("table", ["arrivals", "ledger"])
 def test_a_loader_that_was_frozen_past_a_rebalance_changes_nothing(
     world: World, ingest: FunctionProcess, tmp_path: Path, table: str
 ) -> None:
@@ -248,7 +248,7 @@ def test_killed_while_it_answers_a_ring(
 ) -> None:
     armed = tmp_path / "armed"
     sleeper = world.process("load", load_mode="doorbell")
-    sleeper.fault = f"kill:after:events:1:{armed}"
+    sleeper.fault = f"kill:after:arrivals:1:{armed}"
     sleeper.start()
     armed.touch()
     with Traffic(ingest.url) as truth:

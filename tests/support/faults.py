@@ -1,9 +1,9 @@
 """The product with a fault built in: `python -m tests.support.faults FAULT [option of up ...]`.
 
-FAULT is `kill:before:events:2:FILE` (SIGKILL to itself before its second insert into `events` while
-FILE exists; or `after`, or any other table, or `release`), `away:FILE` (every write to ClickHouse
-fails while FILE exists), or `none`. Faults sit on the edges to what is not ours; the product under
-them is unchanged.
+FAULT is `kill:before:arrivals:2:FILE` (SIGKILL to itself before its second insert into `arrivals`
+while FILE exists; or `after`, or any other table, or `release`), `away:FILE` (every write to
+ClickHouse fails while FILE exists), or `none`. Faults sit on the edges to what is not ours; the
+product under them is unchanged.
 
 `python -m tests.support.faults inspect DATA` prints what a stopped product has stored, as JSON.
 """
@@ -22,8 +22,8 @@ from tollgate.core.errors import Transient
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.segment_log import SegmentLog
 
-TABLES = ("events", "event_outcomes", "ledger")
-"""What the loader writes, in order; a view fills `event_keys` from `events`."""
+TABLES = ("arrivals", "event_outcomes", "ledger")
+"""What the loader writes, in order; views fill `events` and `event_keys` from `arrivals`."""
 _START_SECONDS = 60
 
 

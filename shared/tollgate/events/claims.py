@@ -4,6 +4,7 @@ A decision depends only on what stands before the event in its partition, so any
 the same log decides the same.
 """
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import md5
@@ -13,12 +14,14 @@ import numpy as np
 
 from tollgate.core.clock import us_from_datetime
 from tollgate.events.batch import CONFLICT, DEAD, DUPLICATE, STORED, Batch, Line
-from tollgate.events.dedupe import SeenKeys
-from tollgate.events.identity import same_json
-from tollgate.events.stored_claims import Claim, Key, PositionTuple, stored_claims
-from tollgate.platform.clickhouse import DATABASE, ClickHouse
+from tollgate.events.dedupe import DAY_US, SeenKeys, numbers_of
+from tollgate.events.identity import key_prefix, same_json
+from tollgate.events.stored_claims import Claim, stored_claims
+from tollgate.events.stored_events import Key, PositionTuple, StoredEvent, find_events
+from tollgate.platform.clickhouse import ClickHouse
 
 _JSON = "application/json"
+_Stored = Mapping[PositionTuple, StoredEvent]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +30,14 @@ class Window:
 
     us: int
 
-    def covers(self, claim: Claim, appended_us: int) -> bool:
-        """Whether an event appended at a time falls into the claim."""
-        return self.us == 0 or appended_us - claim.appended_us < self.us
+    def covers(self, began_us: int, appended_us: int) -> bool:
+        """Whether an event appended at a time falls into a claim that began at another."""
+        return self.us == 0 or appended_us - began_us < self.us
+
+    def is_open(self, day: int, appended_us: int) -> bool:
+        """Whether that depends on the time of the day at which the claim began."""
+        first, last = day * DAY_US, (day + 1) * DAY_US - 1
+        return self.covers(first, appended_us) != self.covers(last, appended_us)
 
 
 def decide(batch: Batch, seen: SeenKeys, clickhouse: ClickHouse, window: Window) -> None:
@@ -55,13 +63,17 @@ def decide(batch: Batch, seen: SeenKeys, clickhouse: ClickHouse, window: Window)
     candidates = _readable(batch, np.flatnonzero(known | repeated).tolist())
     if not candidates:
         return
+    numbers = numbers_of(batch.keys)
     claims = stored_claims(
-        clickhouse,
-        {day: [batch.key_text(event) for event in events.tolist()] for day, events in days.items()},
+        clickhouse, {day: numbers[events].tolist() for day, events in days.items()}
     )
-    contents = _stored_contents(clickhouse, candidates, claims)
-    for event, line in candidates.items():
-        _decide_one(batch, event, line, claims, contents, window)
+    wanted = [
+        _Wanted(int(numbers[event]), line, batch.position(event), batch.appended_us(event))
+        for event, line in candidates.items()
+    ]
+    stored = find_events(clickhouse, _unclear(wanted, claims, window))
+    for event, each in zip(candidates, wanted, strict=True):
+        _decide_one(batch, event, each, claims.setdefault(each.number, []), stored, window)
 
 
 def _readable(batch: Batch, events: list[int]) -> dict[int, Line]:
@@ -80,34 +92,75 @@ def _readable(batch: Batch, events: list[int]) -> dict[int, Line]:
     return found
 
 
+class _Wanted:
+    """An event that wants a key."""
+
+    __slots__ = ("appended_us", "claim", "key", "line", "number", "time_us")
+
+    def __init__(self, number: int, line: Line, position: PositionTuple, appended_us: int) -> None:
+        self.number, self.line, self.appended_us = number, line, appended_us
+        self.key, self.time_us = key_of(line), time_us_of(line)
+        self.claim = Claim(position, appended_us // DAY_US, digest_of(line), line, appended_us)
+
+
+def _unclear(
+    wanted: Iterable[_Wanted], claims: Mapping[int, list[Claim]], window: Window
+) -> Iterator[Key]:
+    """Keys of which a stored claim does not say all: other bytes, or a day at the window's end."""
+    for each in wanted:
+        for claim in claims.get(each.number, ()):
+            if claim.digest != each.claim.digest or window.is_open(claim.day, each.appended_us):
+                yield each.key
+
+
 def _decide_one(
     batch: Batch,
     event: int,
-    line: Line,
-    claims: dict[Key, list[Claim]],
-    contents: dict[PositionTuple, tuple[str, ...]],
+    mine: _Wanted,
+    held: list[Claim],
+    stored: _Stored,
     window: Window,
 ) -> None:
-    key, position = key_of(line), batch.position(event)
-    mine = Claim(position, batch.appended_us(event), content_hash(line), time_us_of(line), line)
-    held = claims.setdefault(key, [])
+    """Decides by the claims of the key's number. If the event is stored, it is one of them."""
+    position = mine.claim.position
     # A claim at or after this position is this event itself, read again after a crash, or its
     # future.
-    before = [c for c in held if c.position < position]
-    if not before or not window.covers(before[-1], mine.appended_us):
-        if not any(c.position == position for c in held):
-            held.append(mine)
-            held.sort(key=lambda c: c.position)
+    before = [c for c in held if c.position < position and _is_of(c, mine, stored)]
+    if not before or not window.covers(_began_us(before[-1], stored), mine.appended_us):
+        held[:] = [*(c for c in held if c.position != position), mine.claim]
+        held.sort(key=lambda claim: claim.position)
         return
     claim = before[-1]
     batch.first[event] = claim.position
-    times_agree = claim.time_us is None or mine.time_us is None or claim.time_us == mine.time_us
-    if times_agree and claim.content_hash == mine.content_hash:
-        batch.outcome[event] = DUPLICATE
-        return
-    earlier = content_of(claim.line) if claim.line else contents.get(claim.position)
-    same = times_agree and earlier is not None and same_content(earlier, content_of(line))
-    batch.outcome[event] = DUPLICATE if same else CONFLICT
+    batch.outcome[event] = DUPLICATE if _says_the_same(claim, mine, stored) else CONFLICT
+
+
+def _is_of(claim: Claim, mine: _Wanted, stored: _Stored) -> bool:
+    """Whether a claim of the number is one of the key. Equal digests are of equal keys."""
+    if claim.line is not None:
+        return key_of(claim.line) == mine.key
+    found = stored.get(claim.position)
+    return claim.digest == mine.claim.digest or (found is not None and found.key == mine.key)
+
+
+def _began_us(claim: Claim, stored: _Stored) -> int:
+    """When a claim began. Its day's end, where that says all that is asked."""
+    if claim.line is not None:
+        return claim.appended_us
+    found = stored.get(claim.position)
+    return found.appended_us if found is not None else (claim.day + 1) * DAY_US - 1
+
+
+def _says_the_same(claim: Claim, mine: _Wanted, stored: _Stored) -> bool:
+    if claim.digest == mine.claim.digest:
+        return True
+    if claim.line is not None:
+        time_us, content = time_us_of(claim.line), content_of(claim.line)
+    else:
+        found = stored[claim.position]
+        time_us, content = found.time_us, found.content
+    times_agree = time_us is None or mine.time_us is None or time_us == mine.time_us
+    return times_agree and same_content(content, content_of(mine.line))
 
 
 def same_content(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
@@ -127,7 +180,7 @@ def key_of(line: Line) -> Key:
 
 
 def content_of(line: Line) -> tuple[str, ...]:
-    """What an event says, time left out: the columns that `content_hash` is taken of."""
+    """What an event says, time left out."""
     return (
         line.type,
         line.subject,
@@ -138,12 +191,16 @@ def content_of(line: Line) -> tuple[str, ...]:
     )
 
 
-def content_hash(line: Line) -> bytes:
-    """What the engine computes for `event_keys` (infra/migrations/clickhouse): MD5, NUL between.
+def digest_of(line: Line) -> int:
+    """What the engine computes for `event_keys` (infra/migrations/clickhouse) of all but positions.
 
-    Only the data may hold anything that a sender chose freely, and it stands last.
+    The first 8 bytes of an MD5 of key, given time and content, NUL between. Only the data may hold
+    anything that a sender chose freely, and it stands last.
     """
-    return md5("\0".join(content_of(line)).encode(), usedforsecurity=False).digest()
+    source, time_us = line.source, time_us_of(line)
+    key = f"{key_prefix(line.namespace)}{len(source.encode())}:{source}{line.id}"
+    text = "\0".join((key, "" if time_us is None else str(time_us), *content_of(line)))
+    return int.from_bytes(md5(text.encode(), usedforsecurity=False).digest()[:8], "little")
 
 
 def time_us_of(line: Line) -> int | None:
@@ -158,23 +215,3 @@ def time_us_of(line: Line) -> int | None:
     if seconds.isdigit():
         return int(seconds) * 1_000_000 + int(fraction)
     return us_from_datetime(datetime.fromisoformat(line.time).replace(tzinfo=UTC))
-
-
-def _stored_contents(
-    clickhouse: ClickHouse, candidates: dict[int, Line], claims: dict[Key, list[Claim]]
-) -> dict[PositionTuple, tuple[str, ...]]:
-    """Contents of stored claims whose bytes differ from an event that wants the same key."""
-    wanted: set[str] = set()
-    for line in candidates.values():
-        held = claims.get(key_of(line))
-        if held and any(claim.content_hash != content_hash(line) for claim in held):
-            wanted.add(line.key_hash)
-    if not wanted:
-        return {}
-    rows = clickhouse.query(
-        "SELECT log_generation, log_partition, log_offset, log_index,"
-        " type, subject, datacontenttype, dataschema, extensions, data"
-        f" FROM {DATABASE}.events WHERE key_hash IN {{hashes:Array(UUID)}}",
-        {"hashes": sorted(wanted)},
-    )
-    return {(r[0], r[1], r[2], r[3]): tuple(r[4:]) for r in rows}

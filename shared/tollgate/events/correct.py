@@ -4,7 +4,7 @@ Like every decision of the loader it depends only on the log before it: rows at 
 are left out of what is read, so a batch may be loaded twice.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +25,7 @@ from tollgate.events.correction import (
 from tollgate.events.event import column_time
 from tollgate.events.record import LINE_COLUMNS
 from tollgate.events.rows import EVENT_COLUMNS, instant_text
+from tollgate.events.stored_events import OF_PIECE, Key, pieces_of
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
 AMENDMENT_COLUMNS: Final = (*EVENT_COLUMNS, "amendment")
@@ -53,7 +54,6 @@ _BEYOND: Final = (
     "applied_generation = {generation:UInt32} AND applied_partition = {partition:UInt16}"
     " AND applied_offset > {frontier:Int64}"
 )
-Key = tuple[str, str, str]
 _encode = msgspec.json.Encoder().encode
 
 
@@ -149,7 +149,7 @@ def decide_corrections(batch: Batch, clickhouse: ClickHouse) -> list[tuple[Appli
     if not lines:
         return []
     begin: Place = (batch.generation, batch.partition, batch.records[0].offset, 0)
-    states = _states(clickhouse, {line.key_hash for line in lines.values()}, begin)
+    states = _states(clickhouse, {line.key: line.key_hash for line in lines.values()}, begin)
     return [
         (
             apply_correction(states.setdefault(line.key, KeyState()), line, batch.position(number)),
@@ -171,28 +171,30 @@ def _readable(batch: Batch) -> dict[int, CorrectionLine]:
     return found
 
 
-def _states(clickhouse: ClickHouse, hashes: Iterable[str], begin: Place) -> dict[Key, KeyState]:
+def _states(clickhouse: ClickHouse, hashes: Mapping[Key, str], begin: Place) -> dict[Key, KeyState]:
     """The state of each key just before a place; keys of other names may be among them."""
-    ordered = sorted(hashes)
-    states: dict[Key, KeyState] = {}
+    corrections: dict[Key, list[Done]] = {}
+    ordered = sorted(hashes.values())
     for start in range(0, len(ordered), _KEYS_MAX):
         keys = {"hashes": ordered[start : start + _KEYS_MAX]}
-        versions = _read_versions(clickhouse, keys, begin)
-        corrections = _read_corrections(clickhouse, keys, begin)
-        for key, rows in versions.items():
-            states[key] = _state_of(rows, corrections.get(key, []))
-    return states
+        corrections |= _read_corrections(clickhouse, keys, begin)
+    return {
+        key: _state_of(rows, corrections.get(key, []))
+        for key, rows in _read_versions(clickhouse, hashes, begin).items()
+    }
 
 
 def _read_versions(
-    clickhouse: ClickHouse, keys: dict[str, list[str]], begin: Place
+    clickhouse: ClickHouse, keys: Iterable[Key], begin: Place
 ) -> dict[Key, dict[Place, tuple[Version, bool]]]:
     """By key and place: the version, and whether it is an amendment."""
-    rows = clickhouse.query(
-        f"SELECT namespace, source, id, {_OWN}, type, subject, toUnixTimestamp64Micro(time),"
-        f" amendment FROM {DATABASE}.events WHERE key_hash IN {{hashes:Array(UUID)}}",
-        keys,
-    )
+    rows: list[Sequence[Any]] = []
+    for piece in pieces_of(keys):
+        rows += clickhouse.query(
+            f"SELECT namespace, source, id, {_OWN}, type, subject, toUnixTimestamp64Micro(time),"
+            f" amendment FROM {DATABASE}.events WHERE {OF_PIECE}",
+            piece,
+        )
     found: dict[Key, dict[Place, tuple[Version, bool]]] = {}
     for row in rows:
         place: Place = (row[3], row[4], row[5], row[6])
@@ -263,7 +265,7 @@ def correction_rows(applied: Iterable[tuple[Applied, int]]) -> bytes:
 
 
 def amendment_row(applied: Applied, appended_us: int) -> bytes:
-    """The row of `events` that counts from an amendment on."""
+    """The row of `arrivals` that counts from an amendment on."""
     generation, partition, offset, _ = applied.place
     event = applied.line.event
     members = tuple(getattr(event, name) for name in LINE_COLUMNS)

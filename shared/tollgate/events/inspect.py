@@ -29,10 +29,8 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _POSITION = "log_generation, log_partition, log_offset, log_index"
 _TIMES = ", ".join(f"toUnixTimestamp64Micro({c}_at)" for c in ("received", "appended", "stored"))
 _NEWEST = f"ORDER BY appended_at DESC, {', '.join(f'{c} DESC' for c in _POSITION.split(', '))}"
-_OF_KEY = (
-    "namespace = {namespace:String} AND key_hash = {key:UUID}"
-    " AND source = {source:String} AND id = {id:String}"
-)
+_OF_KEY = "namespace = {namespace:String} AND source = {source:String} AND id = {id:String}"
+_OF_HASH = "key_hash = {key:UUID}"
 _STORED_COLUMNS = (
     f"{_POSITION}, {_TIMES}, toUnixTimestamp64Micro(time), source, id, type, subject,"
     " datacontenttype, dataschema, extensions, data"
@@ -149,7 +147,7 @@ def find_event(clickhouse: ClickHouse, namespace: str, source: str, event_id: st
     )
     counts = clickhouse.query(
         f"SELECT toString(outcome), uniqExact({_POSITION}) FROM {DATABASE}.event_outcomes"
-        f" WHERE {_OF_KEY} GROUP BY outcome",
+        f" WHERE {_OF_KEY} AND {_OF_HASH} GROUP BY outcome",
         key,
     )
     if not stored and not counts:
@@ -158,7 +156,7 @@ def find_event(clickhouse: ClickHouse, namespace: str, source: str, event_id: st
     for outcome, count in counts:
         rows = clickhouse.query(
             f"SELECT {_OUTCOME_COLUMNS} FROM {DATABASE}.event_outcomes"
-            f" WHERE {_OF_KEY} AND outcome = {{outcome:String}}"
+            f" WHERE {_OF_KEY} AND {_OF_HASH} AND outcome = {{outcome:String}}"
             f" {_NEWEST} LIMIT 1 BY {_POSITION} LIMIT {SHOWN_MAX}",
             key | {"outcome": outcome},
         )

@@ -1,8 +1,9 @@
 """Use case: move records from the log into ClickHouse, each event counted once.
 
-Order of writes: events and, by a view, their keys; outcomes; ledger; then the log may forget. Every
-row carries its position and every decision depends only on the log before it, so whatever is
-written twice (a crash between two writes, a second loader) is the same row twice and counts once.
+Order of writes: arrivals, which two views split into events and keys; outcomes; ledger; then the
+log may forget. Every row carries its position and every decision depends only on the log before it,
+so whatever is written twice (a crash between two writes, a second loader) is the same row twice and
+counts once.
 """
 
 import logging
@@ -311,7 +312,7 @@ class Loader:
             return
         rows = b"".join(amendment_row(each, appended_us) for each, appended_us in amended)
         try:
-            self._clickhouse.insert("events", AMENDMENT_COLUMNS, rows)
+            self._clickhouse.insert("arrivals", AMENDMENT_COLUMNS, rows)
         except BadRows as problem:
             if len(amended) == 1:
                 batch.bury(batch.number(amended[0][0].place), "unreadable_row", problem.detail)
@@ -322,11 +323,12 @@ class Loader:
             self._write_amendments(batch, amended[middle:])
 
     def _write_events(self, batch: Batch, chosen: npt.NDArray[np.bool_]) -> None:
-        """Writes events and, by the engine's view, keys; unreadable rows become dead letters."""
+        """Writes events and, by the engine's views, keys; unreadable rows become dead letters."""
         if not chosen.any():
             return
         try:
-            self._clickhouse.insert("events", EVENT_COLUMNS, b"".join(event_rows(batch, chosen)))
+            rows = b"".join(event_rows(batch, chosen))
+            self._clickhouse.insert("arrivals", EVENT_COLUMNS, rows)
         except BadRows as problem:
             events = np.flatnonzero(chosen)
             if len(events) == 1:

@@ -12,8 +12,8 @@ from typing import Any
 from tollgate.core.errors import Conflict, PermanentFault
 from tollgate.platform.clickhouse import DATABASE, ClickHouse, translated
 
-TABLES = ("event_outcomes", "event_corrections", "ledger", "events")
-"""What is copied; `event_keys` fills itself from `events`, a day being one of its partitions."""
+TABLES = ("event_outcomes", "event_corrections", "ledger", "event_keys", "events")
+_DAYS = dict.fromkeys(TABLES, "toDate(appended_at)") | {"event_keys": "appended_on"}
 _FORMAT = "JSONCompactEachRow"
 _BLOCK_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
@@ -95,7 +95,7 @@ def _blocks(source: ClickHouse, table: str, columns: list[str], day: str) -> Ite
     names = ", ".join(columns)
     sql = (
         f"SELECT {names} FROM {DATABASE}.{table} FINAL"
-        " WHERE toString(toDate(appended_at)) = {day:String}"
+        f" WHERE toString({_DAYS[table]}) = {{day:String}}"
     )
     try:
         stream: Any = source.client().raw_stream(sql, parameters={"day": day}, fmt=_FORMAT)
@@ -130,7 +130,7 @@ def _columns(clickhouse: ClickHouse, table: str) -> list[str]:
 def _digests(clickhouse: ClickHouse, table: str, columns: list[str], generation: int) -> Digests:
     row = f"cityHash64({', '.join(columns)})"
     rows = clickhouse.query(
-        f"SELECT toString(toDate(appended_at)) AS day, count(), sum({row})"
+        f"SELECT toString({_DAYS[table]}) AS day, count(), sum({row})"
         f" FROM {DATABASE}.{table} FINAL"
         " WHERE log_generation <= {generation:UInt32} GROUP BY day",
         {"generation": generation},
@@ -138,15 +138,11 @@ def _digests(clickhouse: ClickHouse, table: str, columns: list[str], generation:
     return {str(row[0]): (int(row[1]), int(row[2])) for row in rows}
 
 
-def count_events(clickhouse: ClickHouse, generation: int) -> tuple[int, int]:
-    """Events up to a generation, and how many of them have claimed a key."""
-    position = "log_generation, log_partition, log_offset, log_index"
-    found = []
-    for table in ("events", "event_keys"):
-        ((count,),) = clickhouse.query(
-            f"SELECT count() FROM (SELECT DISTINCT {position} FROM {DATABASE}.{table}"
-            " WHERE log_generation <= {generation:UInt32})",
-            {"generation": generation},
-        )
-        found.append(int(count))
-    return found[0], found[1]
+def count_events(clickhouse: ClickHouse, generation: int) -> int:
+    """Events up to a generation."""
+    ((count,),) = clickhouse.query(
+        "SELECT count() FROM (SELECT DISTINCT log_generation, log_partition, log_offset, log_index"
+        f" FROM {DATABASE}.events WHERE log_generation <= {{generation:UInt32}})",
+        {"generation": generation},
+    )
+    return int(count)

@@ -44,7 +44,7 @@ LINE_COLUMNS = (
     "data",
     "data_exact",
 )
-"""Columns of `events` that a line carries, in order."""
+"""Columns of `arrivals` that a line carries, in order."""
 CORRECTION_COLUMNS = (
     LINE_COLUMNS[0],
     *("correction", "operation", "action", "reason", "actor"),

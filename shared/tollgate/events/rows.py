@@ -57,7 +57,7 @@ def instant_text(microseconds: int) -> str:
 
 
 def event_rows(batch: Batch, chosen: npt.NDArray[np.bool_]) -> list[bytes]:
-    """Rows of `events` for the chosen ones, in pieces.
+    """Rows of `arrivals` for the chosen ones, in pieces.
 
     Lines next to each other go through one `replace`, so the work is by record, not by event.
     """

@@ -12,20 +12,17 @@ import msgspec
 
 from tollgate.events.batch import Line
 from tollgate.events.rebuild import partition_of_day
+from tollgate.events.stored_events import PositionTuple
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
-# A bound value is a form field of at most 128 KiB (`http_max_field_value_size`); a key takes 35.
-_KEYS_MAX: Final = 3000
+# A bound value is a form field of at most 128 KiB (`http_max_field_value_size`); a key takes 21.
+_KEYS_MAX: Final = 5000
 # A SELECT of its own costs some 3 ms, a key looked for in the parts of every day half of one each.
 _KEYS_OF_OWN_SELECT: Final = 8
 _SELECTS_MAX: Final = 16
 _COLUMNS: Final = (
-    "namespace, source, id, log_generation, log_partition, log_offset, log_index,"
-    " toUnixTimestamp64Micro(appended_at), hex(content_hash),"
-    " toUnixTimestamp64Micro(time), time_given"
+    "key, digest, log_generation, log_partition, log_offset, log_index, toUInt16(appended_on)"
 )
-Key = tuple[str, str, str]
-PositionTuple = tuple[int, int, int, int]
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -33,50 +30,50 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         position: where it stands.
-        appended_us: when its record was appended: the claim's start.
-        content_hash: `content_hash` of its line.
-        time_us: event time if the client gave it, else None.
+        day: when its record was appended, in days since 1970: the claim's start.
+        digest: `digest_of` its line.
         line: its line, if it stands in the batch; None if it was stored before.
+        appended_us: when its record was appended, if it stands in the batch; else -1.
     """
 
     position: PositionTuple
-    appended_us: int
-    content_hash: bytes
-    time_us: int | None
-    line: Line | None
+    day: int
+    digest: int
+    line: Line | None = None
+    appended_us: int = -1
 
 
 def stored_claims(
-    clickhouse: ClickHouse, wanted: Mapping[int, Sequence[str]]
-) -> dict[Key, list[Claim]]:
-    """Claims of the wanted keys, each key's in the order of their positions.
+    clickhouse: ClickHouse, wanted: Mapping[int, Sequence[int]]
+) -> dict[int, list[Claim]]:
+    """Claims of the wanted keys by number, each key's in the order of their positions.
 
     Args:
         clickhouse: where `event_keys` stands.
-        wanted: by append day (days since 1970), key hashes as the engine's UUID text.
+        wanted: by append day (days since 1970), numbers of keys (`dedupe.numbers_of`).
 
     Returns:
-        what was found; claims of other keys or days may be among them.
+        what was found; claims of other days may be among them, and of keys that share a number.
 
     Raises:
         Transient: ClickHouse is away.
     """
-    claims: dict[Key, set[Claim]] = {}
+    claims: dict[int, set[Claim]] = {}
     lookups = list(_lookups(wanted))
     for start in range(0, len(lookups), _SELECTS_MAX):
         some = lookups[start : start + _SELECTS_MAX]
         # Redelivered rows are alike until they are merged: a set holds them once.
         for row in _read(clickhouse, some):
-            claims.setdefault((row[0], row[1], row[2]), set()).add(_claim_of(row))
+            claims.setdefault(row[0], set()).add(_claim_of(row))
     return {key: sorted(found, key=lambda claim: claim.position) for key, found in claims.items()}
 
 
-def _lookups(wanted: Mapping[int, Sequence[str]]) -> Iterator[tuple[list[str], list[str]]]:
+def _lookups(wanted: Mapping[int, Sequence[int]]) -> Iterator[tuple[list[str], list[int]]]:
     """(names of table partitions, keys) of each SELECT: days with few keys share theirs."""
     shared_days: list[str] = []
-    shared_keys: set[str] = set()
-    for day, hashes in wanted.items():
-        keys = set(hashes)
+    shared_keys: set[int] = set()
+    for day, numbers in wanted.items():
+        keys = set(numbers)
         if 0 < len(keys) < _KEYS_OF_OWN_SELECT:
             shared_days.append(partition_of_day(day))
             shared_keys |= keys
@@ -85,14 +82,14 @@ def _lookups(wanted: Mapping[int, Sequence[str]]) -> Iterator[tuple[list[str], l
     yield from _pieces(shared_days, shared_keys)
 
 
-def _pieces(days: list[str], keys: set[str]) -> Iterator[tuple[list[str], list[str]]]:
+def _pieces(days: list[str], keys: set[int]) -> Iterator[tuple[list[str], list[int]]]:
     ordered = sorted(keys)
     for start in range(0, len(ordered), _KEYS_MAX):
         yield days, ordered[start : start + _KEYS_MAX]
 
 
 def _read(
-    clickhouse: ClickHouse, lookups: Sequence[tuple[list[str], list[str]]]
+    clickhouse: ClickHouse, lookups: Sequence[tuple[list[str], list[int]]]
 ) -> Sequence[Sequence[Any]]:
     parameters: dict[str, object] = {}
     selects = []
@@ -101,16 +98,10 @@ def _read(
         selects.append(
             f"SELECT {_COLUMNS} FROM {DATABASE}.event_keys"
             f" WHERE _partition_id IN {{days{number}:Array(String)}}"
-            f" AND key_hash IN {{keys{number}:Array(UUID)}}"
+            f" AND key IN {{keys{number}:Array(UInt64)}}"
         )
     return clickhouse.query(" UNION ALL ".join(selects), parameters)
 
 
 def _claim_of(row: Sequence[Any]) -> Claim:
-    return Claim(
-        (row[3], row[4], row[5], row[6]),
-        row[7],
-        bytes.fromhex(row[8]),
-        row[9] if row[10] else None,
-        None,
-    )
+    return Claim((row[2], row[3], row[4], row[5]), row[6], row[1])

@@ -130,9 +130,7 @@ def _prove(source: Parts, target: Parts, newest: int, say: Say) -> None:
     ]
     if wrong:
         raise PermanentFault("both sides differ: " + "; ".join(wrong))
-    events, claimed = count_events(there, newest)
-    if events != claimed:
-        raise PermanentFault(f"{events:,} events were copied, {claimed:,} of them claim their keys")
+    events = count_events(there, newest)
     say(f"events: {events:,} on both sides, row by row the same")
     if max(read_newest_generation(there), 0) > newest:
         # Events of its own count in the totals of the target by now.

@@ -21,7 +21,11 @@ _GRAMMAR = r"^-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _FRACTION = r"length(extract({t}, '\\.([0-9]+)')) + toUInt8OrZero(extract({t}, '[eE]-([0-9]+)'))"
 _PLAIN = "raw >= '-' AND raw < ':' AND length(raw) <= 19 AND position(raw, 'e') = 0"
 _BOUND = "toDecimal256('100000000000000000000', 38)"
-_LATEST_ORDER = "tuple(time, received_at, log_index, key_hash)"
+LATEST_ORDER = (
+    *("time", "received_at", "log_index"),
+    *("log_generation", "log_partition", "log_offset"),
+)
+"""Columns of `events` whose greatest values are the latest event's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +93,7 @@ class Value:
             case Aggregation.UNIQUE_COUNT:
                 return f"uniqExactIf({UNQUOTED}, {COUNTS_UNIQUE})"
             case Aggregation.LATEST:
-                return f"argMax(number, {_LATEST_ORDER})"
+                return f"argMax(number, tuple({', '.join(LATEST_ORDER)}))"
 
     def counted(self) -> str:
         """SQL of whether a row counts, over the columns of `columns`."""

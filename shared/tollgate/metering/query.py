@@ -15,7 +15,7 @@ from tollgate.core.decimals import divide
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.events.facts import counting, has_corrections, within
 from tollgate.events.position import Token
-from tollgate.metering.aggregation import DOCUMENT, Value
+from tollgate.metering.aggregation import DOCUMENT, LATEST_ORDER, Value
 from tollgate.metering.filters import Filter, Parameters, to_sql
 from tollgate.metering.jsonpath import JsonPath
 from tollgate.metering.meter import Aggregation, Meter
@@ -236,7 +236,7 @@ class _Statement:
         group_columns = [f"{sql} AS group_{number}" for number, sql in enumerate(groups)]
         names = ["window_start", *(f"group_{number}" for number in range(len(groups)))]
         counted = self.value.counted()
-        order = "time, received_at, log_index, key_hash"
+        order = ", ".join(LATEST_ORDER)
         needs_document = self.value.path is not None or dimensions
         inner = [f"{DOCUMENT} AS document"] if needs_document else []
         return (
