@@ -9,6 +9,9 @@ startup     seconds to ready, resident memory                       a no-op ASGI
 cold-start  seconds to the first durable answer; --distributed      a no-op ASGI server
 keys        a loader's filters with 50 M keys; only when asked for  a scan, plain memory reads
 load-keys   the same beside a broker: loaders ended, then a backlog  the bare ClickHouse insert
+queries     bytes an event, and queries of 90 days; when asked for  JSON in OpenMeter's order
+query-under-load  a query while a backlog is loaded; when asked for  the loader idle
+rollup      10 M events of one hour; only when asked for            the same values once read
 baselines   the baselines alone; only when asked for                the load generator's limit
 
 With --distributed the product runs as separate processes on a real broker, with PostgreSQL and
@@ -40,6 +43,8 @@ from tests.bench.scenario_ingest import measure_ingest
 from tests.bench.scenario_keys import measure_keys
 from tests.bench.scenario_load import measure_load
 from tests.bench.scenario_load_keys import measure_load_with_keys
+from tests.bench.scenario_queries import measure_queries, measure_rollup
+from tests.bench.scenario_query_load import measure_query_under_load
 from tests.bench.scenario_startup import measure_cold_start, measure_startup
 from tests.bench.scenario_visible import measure_visible
 
@@ -52,6 +57,9 @@ _SCENARIOS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "cold-start": measure_cold_start,
     "keys": measure_keys,
     "load-keys": measure_load_with_keys,
+    "queries": measure_queries,
+    "query-under-load": measure_query_under_load,
+    "rollup": measure_rollup,
     "baselines": measure_baselines,
 }
 _DEFAULT = ("ingest-1", "ingest-100", "load", "visible", "startup")
@@ -110,6 +118,18 @@ def _parser() -> argparse.ArgumentParser:
         default=50_000_000,
         help="keys stored for `keys` and `load-keys` (50 million)",
     )
+    parser.add_argument(
+        "--events",
+        type=_positive,
+        default=5_000_000,
+        help="events stored for `queries` and `query-under-load` (5 million)",
+    )
+    parser.add_argument(
+        "--hour-events",
+        type=_positive,
+        default=10_000_000,
+        help="events of one hour for `rollup` (10 million)",
+    )
     return parser
 
 
@@ -148,6 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             visible_rate=options.visible_rate,
             visible_batch=options.visible_batch,
             keys=options.keys,
+            events=options.events,
+            hour_events=options.hour_events,
             distributed=options.distributed,
         )
         machine = describe_machine(bench.folder)

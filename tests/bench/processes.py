@@ -55,6 +55,17 @@ def resident_mib() -> float:
     return _resident_kib(os.getpid()) / 1024
 
 
+def reset_peak() -> None:
+    """Let `peak_mib` count from here on."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mib() -> float:
+    """Return the greatest resident MiB of this process since `reset_peak`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
+
+
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:

@@ -57,10 +57,10 @@ def _meters() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _write_meters(folder: Path) -> Path:
+def _write_meters(folder: Path, more: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "meters.yaml"
-    path.write_text(_meters())
+    path.write_text(_meters() + more)
     return path
 
 
@@ -72,17 +72,19 @@ async def running_product(
     environment: Mapping[str, str] | None = None,
     ready_seconds_max: float = 60,
     distributed: bool = False,
+    more_meters: str = "",
 ) -> AsyncIterator[Server]:
     """Run the product on `folder` (its data, log and meters file) until the block ends.
 
-    Distributed: as separate processes on a real broker; `command` is not used.
+    Distributed: as separate processes on a real broker; `command` is not used. `more_meters` are
+    further entries of the meters file.
 
     Started again on the same folder it goes on with the same data.
 
     Raises:
         RuntimeError: It did not become ready; the message holds the end of its log.
     """
-    meters = _write_meters(folder)
+    meters = _write_meters(folder, more_meters)
     port = free_port()
     data = folder / "data"
     options = ("--port", str(port), "--data", str(data), "--meters", str(meters))

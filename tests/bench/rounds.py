@@ -24,6 +24,8 @@ class Bench:
         visible_rate: Events a second beside the probes.
         visible_batch: Events per POST beside the probes.
         keys: Keys stored for `keys`.
+        events: Events stored for `queries` and `query-under-load`.
+        hour_events: Events of one hour for `rollup`.
         distributed: Whether the product runs as separate processes on a real broker.
     """
 
@@ -36,6 +38,8 @@ class Bench:
     visible_rate: int = 5000
     visible_batch: int = 1
     keys: int = 50_000_000
+    events: int = 5_000_000
+    hour_events: int = 10_000_000
     distributed: bool = False
 
 
