@@ -161,6 +161,7 @@ def _tally(tally: Tally) -> dict[str, Any]:
         "duplicate": tally.duplicate,
         "conflict": tally.conflict,
         "dead": tally.dead,
+        "corrections": tally.corrections,
         "balanced": tally.balanced,
     }
 

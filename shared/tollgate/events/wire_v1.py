@@ -167,6 +167,7 @@ class TallyBody(Wire):
     duplicate: _Count
     conflict: _Count
     dead: _Count
+    corrections: _Count = Field(description="voids and amendments; they are no events")
     balanced: bool = Field(description="accepted = stored + duplicate + conflict + dead")
 
 
