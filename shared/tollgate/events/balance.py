@@ -34,6 +34,9 @@ class Tally:
         return self.accepted == self.stored + self.duplicate + self.conflict + self.dead
 
 
+NO_TALLY = Tally(accepted=0, stored=0, duplicate=0, conflict=0, dead=0, corrections=0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionFrontier:
     """How far one partition is loaded.
