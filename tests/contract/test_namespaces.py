@@ -69,10 +69,10 @@ def new_event(house: str) -> dict[str, Any]:
 
 def ledger_is_own(answer: httpx.Response, house: str) -> bool:
     counts: dict[str, Any] = answer.json()["totals"]
-    # same, again, and 3 or 4 more; written before any probe of ingest.
+    # same, again, late, and 3 or 4 more; written before any probe of ingest.
     return (counts["duplicate"], counts["conflict"], counts["dead"]) == (1, 1, 2) and counts[
         "stored"
-    ] == 5 + HOUSES.index(house)
+    ] == 6 + HOUSES.index(house)
 
 
 def by_letter(number: int) -> Callable[[World, str], Mapping[str, str]]:
@@ -115,6 +115,8 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "listDeadLetters": (PLAIN,),
     "getDeadLetter": (Probe(path=by_letter(0)),),
     "getDebugMetrics": (PLAIN,),
+    "listSeals": (PLAIN,),
+    "listAdjustments": (Probe(query=lambda _h: {"meter": "shared"}),),
     "listSubjects": (PLAIN,),
     "getSubject": (
         Probe(path=lambda _w, h: {"subjectIdOrKey": mark(h)}),
@@ -139,6 +141,7 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "ingestEvents": (Probe(body=new_event, own=done),),
     "ingest-metering-events": (Probe(body=new_event, own=done),),
     "replayDeadLetter": (Probe(path=by_letter(0), body=lambda h: {"reason": mark(h)}),),
+    "forceSeal": (Probe(body=lambda h: {"through": "2021-01-01T00:00:00Z", "reason": mark(h)}),),
     "discardDeadLetter": (Probe(path=by_letter(1), body=lambda h: {"reason": mark(h)}),),
     "deleteMeter": (Probe(path=by_spare_meter, own=done, ends=True),),
     "delete-meter": (Probe(path=by_meter_id, own=done, ends=True),),

@@ -65,8 +65,8 @@ class World:
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
-    def send(self, house: str, event_id: str, **data: Any) -> None:
-        event = {
+    def send(self, house: str, event_id: str, *, time: str | None = None, **data: Any) -> None:
+        event = ({} if time is None else {"time": time}) | {
             "specversion": "1.0",
             "id": event_id,
             "source": "shared",
@@ -129,6 +129,9 @@ def furnish(world: World, house: str) -> None:
     world.send(house, f"again-{mark(house)}", tokens=2)
     for number in range(3 + HOUSES.index(house)):
         world.send(house, f"more-{number}", tokens=1)
+    seal = {"through": "2020-01-01T00:00:00Z", "reason": mark(house)}
+    world.admin(house, "POST", "/api/v1/seals", seal)
+    world.send(house, "late", time="2019-06-01T12:30:00Z", tokens=1)
     key = world.keys[house, "read"]
     query = {"clientId": f"client-{house}"}
     assert world.call("GET", "/api/v1/meters/shared/query", key, params=query).is_success

@@ -3,16 +3,17 @@
 import base64
 import re
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from tollgate.core.clock import us_from_datetime
-from tollgate.core.errors import Fault, InvalidInput
+from tollgate.core.errors import Fault, InvalidInput, Transient
 from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
-from tollgate.events.balance import Tally, read_frontiers, read_tallies, total
+from tollgate.events.balance import NO_TALLY, Tally, read_frontiers, read_tallies, total
+from tollgate.events.in_flight import read_in_flight
 from tollgate.events.inspect import (
     UNATTRIBUTED,
     Arrival,
@@ -24,6 +25,8 @@ from tollgate.events.inspect import (
     list_uncounted,
 )
 from tollgate.events.position import Position
+from tollgate.events.seal_run import open_seal_store
+from tollgate.events.wire_seals import imbalance_body
 from tollgate.events.wire_v1 import (
     EventHistoryBody,
     EventKeyParameters,
@@ -127,16 +130,27 @@ def get_ledger(call: Call) -> LedgerBody:
         message = f"must be after `from`, at most {_LEDGER_MAX.days} days"
         raise InvalidInput((Fault(field="to", code="invalid_period", message=message),))
     begin = start.replace(minute=0, second=0, microsecond=0)
+    namespace, log = namespace_of(call), call.parts.get(open_log)
     clickhouse = call.parts.get(open_clickhouse)
     # The frontier first: then the hours hold at least what it promises.
-    frontiers = read_frontiers(clickhouse, call.parts.get(open_log))
-    hours = read_tallies(clickhouse, namespace_of(call), begin, end)
+    frontiers = read_frontiers(clickhouse, log)
+    in_flight = read_in_flight(log, frontiers, namespace)
+    hours = dict(read_tallies(clickhouse, namespace, begin, end))
+    for hour in in_flight.hours:
+        if begin <= hour < end:
+            hours.setdefault(hour, NO_TALLY)
     waiting = [f.oldest_waiting_at for f in frontiers if f.oldest_waiting_at is not None]
     return LedgerBody(
         start=begin,
         end=end,
-        hours=[LedgerHourBody(hour=hour, **_tally(tally)) for hour, tally in hours],
-        totals=TallyBody(**_tally(total([tally for _, tally in hours]))),
+        hours=[
+            LedgerHourBody(hour=h, in_flight=in_flight.hours.get(h, 0), **_tally(tally))
+            for h, tally in sorted(hours.items())
+        ],
+        totals=TallyBody(**_tally(total(list(hours.values())))),
+        in_flight=sum(in_flight.hours.values()),
+        in_flight_complete=in_flight.complete,
+        **_sealing(call, namespace, begin, end),
         frontier=[
             FrontierBody(
                 generation=f.generation,
@@ -154,6 +168,21 @@ def get_ledger(call: Call) -> LedgerBody:
     )
 
 
+def _sealing(call: Call, namespace: str, begin: datetime, end: datetime) -> dict[str, Any]:
+    """What SQL knows of the ledger; nothing while it is away: loading goes on without it."""
+    store = call.parts.get(open_seal_store)
+    try:
+        state, off = store.state(namespace), store.imbalances(namespace)
+    except Transient:
+        return {}
+    found: dict[str, Any] = {
+        "imbalances": [imbalance_body(each, state) for each in off if begin <= each.hour < end]
+    }
+    if state.sealed_at is not None:
+        found["sealed_through"] = state.sealed_through
+    return found
+
+
 def _tally(tally: Tally) -> dict[str, Any]:
     return {
         "accepted": tally.accepted,
@@ -161,6 +190,7 @@ def _tally(tally: Tally) -> dict[str, Any]:
         "duplicate": tally.duplicate,
         "conflict": tally.conflict,
         "dead": tally.dead,
+        "corrections": tally.corrections,
         "balanced": tally.balanced,
     }
 
@@ -274,7 +304,7 @@ OPERATIONS: tuple[Operation, ...] = (
         get_ledger,
         query=LedgerParameters,
         response=LedgerBody,
-        description="What became of every accepted event, by the hour of its receipt, and how far "
-        "each partition of the log is loaded.",
+        description="What became of every accepted event, by the hour of its receipt, how far each "
+        "partition of the log is loaded, and what did not balance when it was counted again.",
     ),
 )

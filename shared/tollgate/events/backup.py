@@ -1,8 +1,8 @@
 """Use case: a consistent copy of the data folder while it is used.
 
-Loading waits while the tables are frozen (hard links) and the log is copied; ingest goes on. So a
-record acknowledged before is in the tables, or in the log's copy, or in both, and then its position
-makes it count once.
+Loading waits while the control plane is copied, the tables are frozen (hard links) and the log is
+copied; ingest goes on. So a record acknowledged before is in the tables, or in the log's copy, or
+in both, and then its position makes it count once.
 """
 
 import shutil
@@ -106,6 +106,8 @@ def _freeze(parts: Parts) -> Frozen:
     copies.mkdir()
     try:
         with _loading_paused(parts):
+            # Before the tables: a seal names positions, and must find them in there.
+            _copy_sqlite(parts.settings.data / CONTROL, copies / CONTROL)
             for table in TABLES:
                 clickhouse.command(f"ALTER TABLE {DATABASE}.{table} FREEZE WITH NAME '{name}'")
             frontier = {
@@ -113,7 +115,6 @@ def _freeze(parts: Parts) -> Frozen:
                 for partition in range(log.partitions)
             }
             log.copy_to(copies / LOG)
-        _copy_sqlite(parts.settings.data / CONTROL, copies / CONTROL)
         members = [
             Member(name=str(path.relative_to(copies)), path=path)
             for path in (*sorted((copies / LOG).iterdir()), copies / CONTROL)

@@ -12,21 +12,29 @@ from tollgate.events.ledger import read_frontier
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.event_log import EventLog
 
+_FIGURES = ("accepted", "stored", "duplicate", "conflict", "dead", "corrections")
+_SUMS = ", ".join(f"sum({name})" for name in _FIGURES)
+_PERIOD = "received_hour >= {start:DateTime('UTC')} AND received_hour < {end:DateTime('UTC')}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """What became of events. All are counts."""
+    """What became of events. All are counts; corrections are no events and counted apart."""
 
     accepted: int
     stored: int
     duplicate: int
     conflict: int
     dead: int
+    corrections: int
 
     @property
     def balanced(self) -> bool:
         """Whether every accepted event is accounted for."""
         return self.accepted == self.stored + self.duplicate + self.conflict + self.dead
+
+
+NO_TALLY = Tally(accepted=0, stored=0, duplicate=0, conflict=0, dead=0, corrections=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,31 +69,34 @@ def read_tallies(
         Transient: ClickHouse is away.
     """
     rows = clickhouse.query(
-        "SELECT toUnixTimestamp(received_hour), sum(accepted), sum(stored), sum(duplicate),"
-        f" sum(conflict), sum(dead) FROM {DATABASE}.ledger FINAL"
-        " WHERE namespace = {namespace:String}"
-        " AND received_hour >= {start:DateTime('UTC')} AND received_hour < {end:DateTime('UTC')}"
+        f"SELECT toUnixTimestamp(received_hour), {_SUMS} FROM {DATABASE}.ledger FINAL"
+        f" WHERE namespace = {{namespace:String}} AND {_PERIOD}"
         " GROUP BY received_hour ORDER BY received_hour",
         {"namespace": namespace, "start": start, "end": end},
     )
-    return tuple(
-        (
-            datetime_from_us(row[0] * 1_000_000),
-            Tally(accepted=row[1], stored=row[2], duplicate=row[3], conflict=row[4], dead=row[5]),
-        )
-        for row in rows
+    return tuple((datetime_from_us(row[0] * 1_000_000), _tally(row[1:])) for row in rows)
+
+
+def read_total(clickhouse: ClickHouse, start: datetime, end: datetime) -> Tally:
+    """The ledger of all namespaces, of the hours of receipt that begin in [start, end).
+
+    Raises:
+        Transient: ClickHouse is away.
+    """
+    (row,) = clickhouse.query(
+        f"SELECT {_SUMS} FROM {DATABASE}.ledger FINAL WHERE {_PERIOD}",
+        {"start": start, "end": end},
     )
+    return _tally(row)
+
+
+def _tally(row: Sequence[int]) -> Tally:
+    return Tally(**dict(zip(_FIGURES, map(int, row), strict=True)))
 
 
 def total(tallies: Sequence[Tally]) -> Tally:
     """The sum of tallies."""
-    return Tally(
-        accepted=sum(t.accepted for t in tallies),
-        stored=sum(t.stored for t in tallies),
-        duplicate=sum(t.duplicate for t in tallies),
-        conflict=sum(t.conflict for t in tallies),
-        dead=sum(t.dead for t in tallies),
-    )
+    return Tally(**{name: sum(getattr(t, name) for t in tallies) for name in _FIGURES})
 
 
 def read_frontiers(clickhouse: ClickHouse, log: EventLog) -> tuple[PartitionFrontier, ...]:

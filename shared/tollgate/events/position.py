@@ -64,3 +64,29 @@ def parse_token(text: str) -> Token:
         partition, offset = pair.split(":")
         offsets[int(partition)] = max(int(offset), offsets.get(int(partition), 0))
     return Token(generation=int(match[1]), offsets=offsets)
+
+
+NOTHING = Token(generation=0, offsets={})
+"""The vector before every position."""
+
+
+def vector_from_text(text: str) -> Token:
+    """Reads what `str` of a vector gave; unlike a token it may have no offsets."""
+    generation, _, pairs = text.partition(";")
+    places = [pair.split(":") for pair in pairs.split(",") if pair]
+    return Token(generation=int(generation), offsets={int(p): int(o) for p, o in places})
+
+
+def joined(one: Token, other: Token) -> Token:
+    """The least vector that has all positions of both."""
+    if one.generation != other.generation:
+        return max(one, other, key=lambda vector: vector.generation)
+    offsets = dict(one.offsets)
+    for partition, offset in other.offsets.items():
+        offsets[partition] = max(offset, offsets.get(partition, -1))
+    return Token(generation=one.generation, offsets=offsets)
+
+
+def covers(one: Token, other: Token) -> bool:
+    """Whether a vector has all positions of another."""
+    return joined(one, other) == one

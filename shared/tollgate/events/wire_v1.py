@@ -167,6 +167,7 @@ class TallyBody(Wire):
     duplicate: _Count
     conflict: _Count
     dead: _Count
+    corrections: _Count = Field(description="voids and amendments; they are no events")
     balanced: bool = Field(description="accepted = stored + duplicate + conflict + dead")
 
 
@@ -174,6 +175,9 @@ class LedgerHourBody(TallyBody):
     """One hour of receipt."""
 
     hour: WireInstant
+    in_flight: _Count = Field(
+        alias="inFlight", description="events in the log and not loaded yet; not in `accepted`"
+    )
 
 
 class FrontierBody(Wire):
@@ -193,6 +197,32 @@ class LagBody(Wire):
     milliseconds: _Count = Field(description="age of the oldest such record; 0: none waits")
 
 
+class DifferenceBody(Wire):
+    """One figure that is off."""
+
+    what: str = Field(
+        description="accepted, stored, duplicate, conflict, dead, corrections, amended: what the"
+        " ledger says and what the tables hold; log, records: what the log holds and what the"
+        " ledger says"
+    )
+    expected: int
+    found: int
+
+
+class ImbalanceBody(Wire):
+    """What does not balance in a part of the log: its namespace is not sealed."""
+
+    hour: WireInstant = Field(description="of receipt")
+    attributed: bool = Field(description="false: nobody knows whose; no namespace is sealed")
+    generation: int
+    partition: int
+    after_offset: int = Field(alias="afterOffset")
+    through_offset: int = Field(alias="throughOffset")
+    differences: list[DifferenceBody]
+    found_at: WireInstant = Field(alias="foundAt")
+    accepted: bool = Field(description="a forced seal came after it: it blocks no longer")
+
+
 class LedgerBody(Wire):
     """The ledger of a namespace."""
 
@@ -200,6 +230,21 @@ class LedgerBody(Wire):
     end: WireInstant = Field(alias="to")
     hours: list[LedgerHourBody]
     totals: TallyBody
+    in_flight: _Count = Field(
+        alias="inFlight", description="events of all hours in the log and not loaded yet"
+    )
+    in_flight_complete: bool = Field(
+        alias="inFlightComplete",
+        description="false: so much waits that only the oldest of it was counted",
+    )
+    imbalances: list[ImbalanceBody] | None = Field(
+        default=None, description="as last counted; left out while the control plane is away"
+    )
+    sealed_through: WireInstant | None = Field(
+        default=None,
+        alias="sealedThrough",
+        description="hours of event time before it are sealed; left out if none is",
+    )
     frontier: list[FrontierBody]
     lag: LagBody
 

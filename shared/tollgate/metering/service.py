@@ -29,6 +29,8 @@ _MODULES = (
     "tollgate.metering.api_events_v3",
     "tollgate.events.api_v1",
     "tollgate.events.api_dead_letters",
+    "tollgate.events.api_seals",
+    "tollgate.metering.api_adjustments",
     "tollgate.events.api_debug",
     "tollgate.events.api_backup",
     "tollgate.customers.api_v1",

@@ -135,6 +135,14 @@ class Settings(BaseModel):
     dedupe_window_days: Annotated[
         int, Field(ge=0, le=3650, description="how long an event key is claimed; 0: for ever")
     ] = 35
+    seal_lateness_seconds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=31_536_000,
+            description="how long after its end an hour still takes events before it is sealed",
+        ),
+    ] = 3600
     query_threads: Annotated[int, Field(ge=1, le=256, description="queries at the same time")] = 8
     query_rows_max: Annotated[
         int, Field(ge=1, le=10_000_000, description="rows of one meter query; beyond: 400")
