@@ -16,7 +16,6 @@ only ones in a record's lines are their ends.
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import msgspec
 from xxhash import xxh3_64
@@ -129,18 +128,15 @@ def encode_record(groups: Sequence[Group]) -> bytes:
         lines += [event.line for event in group.events]
     while len(_indexes) < len(lines):
         _indexes.append(b"%d," % len(_indexes))
+    numbered = [b""] * (2 * len(lines))
+    numbered[::2] = _indexes[: len(lines)]
+    numbered[1::2] = lines
     named: list[bytes] = []
     for name in names:
         encoded = name.encode()
         named += (_U16.pack(len(encoded)), encoded)
-    body = b"".join(
-        chain(
-            (_U16.pack(len(names)), *named, _U32.pack(len(requests))),
-            requests,
-            keys,
-            chain.from_iterable(zip(_indexes, lines, strict=False)),
-        )
-    )
+    counts = (_U16.pack(len(names)), *named, _U32.pack(len(requests)))
+    body = b"".join((*counts, *requests, *keys, *numbered))
     head = PREAMBLE.pack(_MAGIC, VERSION, 0, len(lines))
     return b"".join((head, CHECKSUM.pack(_checksum(head, body)), body))
 
