@@ -129,35 +129,31 @@ def _encode_plain(
 ) -> list[Encoded]:
     """The lines of `encode` without an encoder: nothing in them has to be escaped but quotes.
 
-    Column by column: what all events share is worked out once, and the rest takes few steps each.
+    What the events share is worked out once: what is done for each is what takes the time.
     """
-    head, received = f'"{arrival.namespace}","', arrival.received_text
-    hashes = _hashes(envelopes, arrival.prefix)
+    head, received, most = (
+        f'"{arrival.namespace}","',
+        arrival.received_text,
+        arrival.event_bytes_max,
+    )
+    begins: dict[str, str] = {}  # of keys, by source: the events of a request have few
+    encoded = []
     moments = _moments(envelopes, received)
-    lines = [
-        (
-            f'{head}{event.source}","{event.id}","{moment}",{TIME_GIVEN if event.time else 0},'
+    for event, moment, payload in zip(envelopes, moments, payloads, strict=True):
+        source, event_id = event.source, event.id
+        begin = begins.get(source)
+        if begin is None:
+            begin = begins[source] = f"{arrival.prefix}{len(source)}:{source}"
+        hashed = xxh3_128_digest(f"{begin}{event_id}".encode(), KEY_SEED)
+        line = (
+            f'{head}{source}","{event_id}","{moment}",{TIME_GIVEN if event.time else 0},'
             f'"{received}","{hashed.hex()}","{event.type}","{event.subject}",'
             f'"{event.datacontenttype or ""}","","","{payload}",""]\n'
         ).encode()
-        for event, moment, hashed, payload in zip(envelopes, moments, hashes, payloads, strict=True)
-    ]
-    if max(map(len, lines)) > arrival.event_bytes_max:
-        raise NeedsCare
-    return list(map(Encoded, hashes, lines))
-
-
-def _hashes(envelopes: Sequence[Envelope], prefix: str) -> list[bytes]:
-    """`key_hash` of each, all ASCII: the events of a request have few sources."""
-    begins: dict[str, str] = {}
-    hashes = []
-    for event in envelopes:
-        source = event.source
-        begin = begins.get(source)
-        if begin is None:
-            begin = begins[source] = f"{prefix}{len(source)}:{source}"
-        hashes.append(xxh3_128_digest(f"{begin}{event.id}".encode(), KEY_SEED))
-    return hashes
+        if len(line) > most:
+            raise NeedsCare
+        encoded.append(Encoded(hashed, line))
+    return encoded
 
 
 def _payloads(envelopes: Sequence[Envelope], joined: bytes) -> Sequence[str]:

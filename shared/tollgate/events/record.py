@@ -71,17 +71,22 @@ class Group(msgspec.Struct, frozen=True, gc=False):
         namespace: whose they are.
         received_us: the request's server time.
         events: as encoded.
+        known_size: `size`, once it was asked for.
     """
 
     namespace: str
     received_us: int
     events: Sequence[Encoded]
+    known_size: int = 0
 
     @property
     def size(self) -> int:
         """Most bytes that the group takes in a record."""
-        lines = sum([len(event.line) for event in self.events])
-        return REQUEST_BYTES + EVENT_BYTES * len(self.events) + lines
+        if not self.known_size:
+            lines = sum([len(event.line) for event in self.events])
+            size = REQUEST_BYTES + EVENT_BYTES * len(self.events) + lines
+            msgspec.structs.force_setattr(self, "known_size", size)
+        return self.known_size
 
 
 class CorruptRecord(Exception):
