@@ -26,6 +26,9 @@ _NO_DATA = msgspec.Raw(b"")
 _DEEP_BYTES = 2 * DEPTH_MAX  # a value nested deeper has an opening and a closing byte per level
 _SECOND = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\d", re.ASCII)
 _US = 1_000_000
+_BETWEEN = b"\x7f"  # what no plain body has, and no encoder escapes
+_BETWEEN_TEXT = _BETWEEN.decode()
+_FEW = 8  # times that are sooner looked at one by one
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -111,11 +114,9 @@ def encode_all(envelopes: Sequence[Envelope], arrival: Arrival, *, plain: bool) 
     """
     if not envelopes:
         return []
-    # A plain body has no newline of its own: one pass each looks at all payloads and escapes them.
-    joined = b"\n".join([envelope.data for envelope in envelopes])
+    joined = _BETWEEN.join([envelope.data for envelope in envelopes])
     if plain and not may_be_inexact(joined):
-        texts = joined.decode("ascii").replace('"', '\\"').split("\n")
-        return _encode_plain(envelopes, texts, arrival)
+        return _encode_plain(envelopes, _payloads(envelopes, joined), arrival)
     datas = [bytes(envelope.data) for envelope in envelopes]
     return [
         encode(_checked(envelope, data), _object(data), arrival)
@@ -124,42 +125,85 @@ def encode_all(envelopes: Sequence[Envelope], arrival: Arrival, *, plain: bool) 
 
 
 def _encode_plain(
-    envelopes: Sequence[Envelope], texts: Sequence[str], arrival: Arrival
+    envelopes: Sequence[Envelope], payloads: Sequence[str], arrival: Arrival
 ) -> list[Encoded]:
     """The lines of `encode` without an encoder: nothing in them has to be escaped but quotes.
 
-    `texts` are the payloads, escaped.
+    What the events share is worked out once: what is done for each is what takes the time.
     """
-    prefix, received, most = arrival.prefix, arrival.received_text, arrival.event_bytes_max
-    head = f'"{arrival.namespace}","'
-    seconds, fractions = _seconds.get, _FRACTIONS.get
+    head, received, most = (
+        f'"{arrival.namespace}","',
+        arrival.received_text,
+        arrival.event_bytes_max,
+    )
+    begins: dict[str, str] = {}  # of keys, by source: the events of a request have few
     encoded = []
-    for event, data in zip(envelopes, texts, strict=True):
-        time, source, event_id, text = event.time, event.source, event.id, data
-        if time is None:
-            moment, flags = received, 0
-        else:
-            second, ending, flags = seconds(time[:19]), time[19:], TIME_GIVEN
-            fraction = fractions(ending)
-            if second is None:
-                moment = _learn(time)
-            elif fraction is not None:
-                moment = second + fraction
-            elif len(ending) == 8 and f".{ending[1:7]}Z" == ending and ending[1:7].isdigit():
-                moment = second + ending[:7]
-            else:
-                moment = column_time(_time_us(time))
-        if text[:1] != "{" or len(text) > _DEEP_BYTES:
-            text = _payload(event, text)
-        hashed = xxh3_128_digest(f"{prefix}{len(source)}:{source}{event_id}".encode(), KEY_SEED)
+    moments = _moments(envelopes, received)
+    for event, moment, payload in zip(envelopes, moments, payloads, strict=True):
+        source, event_id = event.source, event.id
+        begin = begins.get(source)
+        if begin is None:
+            begin = begins[source] = f"{arrival.prefix}{len(source)}:{source}"
+        hashed = xxh3_128_digest(f"{begin}{event_id}".encode(), KEY_SEED)
         line = (
-            f'{head}{source}","{event_id}","{moment}",{flags},"{received}","{hashed.hex()}",'
-            f'"{event.type}","{event.subject}","{event.datacontenttype or ""}","","","{text}",""]\n'
+            f'{head}{source}","{event_id}","{moment}",{TIME_GIVEN if event.time else 0},'
+            f'"{received}","{hashed.hex()}","{event.type}","{event.subject}",'
+            f'"{event.datacontenttype or ""}","","","{payload}",""]\n'
         ).encode()
         if len(line) > most:
             raise NeedsCare
         encoded.append(Encoded(hashed, line))
     return encoded
+
+
+def _payloads(envelopes: Sequence[Envelope], joined: bytes) -> Sequence[str]:
+    """The payloads, escaped; "" for none. All are looked at, and escaped, in one pass each."""
+    if len(envelopes) == 1:
+        return (_payload(envelopes[0], joined.decode("ascii").replace('"', '\\"')),)
+    escaped = _line(joined.decode("ascii"))[1:-1]
+    texts = escaped.decode("ascii").split(_BETWEEN_TEXT)
+    # Of what a JSON value begins with, "{" is the greatest. Each object has one opening, so none
+    # can be nested deeper than all others have more.
+    if min(texts) >= "{" and joined.count(b"{") + joined.count(b"[") < len(texts) + DEPTH_MAX:
+        return texts
+    return [_payload(event, text) for event, text in zip(envelopes, texts, strict=True)]
+
+
+def _moments(envelopes: Sequence[Envelope], received: str) -> list[str]:
+    """The column's texts of the events' times."""
+    if len(envelopes) > _FEW:
+        times = [event.time for event in envelopes if event.time]
+        if len(times) == len(envelopes) and _have_microseconds(times):
+            known = _seconds
+            try:
+                return [known[time[:19]] + time[19:26] for time in times]
+            except KeyError:
+                pass  # the next request finds it known
+    return [received if event.time is None else _moment(event.time) for event in envelopes]
+
+
+def _have_microseconds(times: Sequence[str]) -> bool:
+    """Whether each has six digits after its second, and Z. All are looked at in one step each."""
+    count, joined = len(times), "\n".join(times)
+    return (
+        len(joined) == 28 * count - 1
+        and joined[19::28] == "." * count
+        and joined[26::28] == "Z" * count
+        and joined[27::28] == "\n" * (count - 1)
+        and all(joined[place::28].isdigit() for place in range(20, 26))
+    )
+
+
+def _moment(time: str) -> str:
+    """The column's text of one time."""
+    second = _seconds.get(time[:19])
+    if second is None:
+        return _learn(time)
+    ending = time[19:]
+    if len(ending) == 8 and ending[0] == "." and ending[7] == "Z" and ending[1:7].isdigit():
+        return second + ending[:7]
+    fraction = _FRACTIONS.get(ending)
+    return column_time(_time_us(time)) if fraction is None else second + fraction
 
 
 # Events come close in time: of few seconds the time is worked out, the others are known.
@@ -181,12 +225,16 @@ def _learn(time: str) -> str:
 
 
 def _payload(event: Envelope, text: str) -> str:
-    """An escaped payload that is long, or no object; "" if there is none."""
+    """An escaped payload; "" if there is none."""
     if text[:1] != "{":
         if text not in ("", "null"):
             raise NeedsCare
         return ""
-    if text.count("{") + text.count("[") > DEPTH_MAX and _nesting(bytes(event.data)) > DEPTH_MAX:
+    if (
+        len(text) > _DEEP_BYTES
+        and text.count("{") + text.count("[") > DEPTH_MAX
+        and _nesting(bytes(event.data)) > DEPTH_MAX
+    ):
         raise NeedsCare
     return text
 

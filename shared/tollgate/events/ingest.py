@@ -282,7 +282,10 @@ class Ingest:
         split: dict[int, list[Encoded]] = {}
         owners = partitions_of([event.key_hash for event in events], partitions)
         for partition, event in zip(owners, events, strict=True):
-            split.setdefault(partition, []).append(event)
+            if partition in split:
+                split[partition].append(event)
+            else:
+                split[partition] = [event]
         return {p: Group(namespace, received_us, part) for p, part in split.items()}
 
     def _has_room(self, groups: Mapping[int, Group]) -> bool:

@@ -46,7 +46,7 @@ from tollgate.platform.event_log import EventLog, StoredRecord
 
 _log = logging.getLogger(__name__)
 DAY_US = 86_400_000_000
-_READ_BYTES = 16 << 20
+_READ_BYTES = 32 << 20
 _BATCH_BYTES_MAX = 64 << 20
 _HOUR_US = 3_600_000_000
 _IDLE_SECONDS = 0.5

@@ -19,7 +19,6 @@ is corrected and why, then the line of an event, which says the key, and what an
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import msgspec
 from xxhash import xxh3_64
@@ -83,17 +82,22 @@ class Group(msgspec.Struct, frozen=True, gc=False):
         namespace: whose they are.
         received_us: the request's server time.
         events: as encoded.
+        known_size: `size`, once it was asked for.
     """
 
     namespace: str
     received_us: int
     events: Sequence[Encoded]
+    known_size: int = 0
 
     @property
     def size(self) -> int:
         """Most bytes that the group takes in a record."""
-        lines = sum([len(event.line) for event in self.events])
-        return REQUEST_BYTES + EVENT_BYTES * len(self.events) + lines
+        if not self.known_size:
+            lines = sum([len(event.line) for event in self.events])
+            size = REQUEST_BYTES + EVENT_BYTES * len(self.events) + lines
+            msgspec.structs.force_setattr(self, "known_size", size)
+        return self.known_size
 
 
 class CorruptRecord(Exception):
@@ -147,18 +151,15 @@ def encode_record(groups: Sequence[Group], version: int = VERSION) -> bytes:
         lines += [event.line for event in group.events]
     while len(_indexes) < len(lines):
         _indexes.append(b"%d," % len(_indexes))
+    numbered = [b""] * (2 * len(lines))
+    numbered[::2] = _indexes[: len(lines)]
+    numbered[1::2] = lines
     named: list[bytes] = []
     for name in names:
         encoded = name.encode()
         named += (_U16.pack(len(encoded)), encoded)
-    body = b"".join(
-        chain(
-            (_U16.pack(len(names)), *named, _U32.pack(len(requests))),
-            requests,
-            keys,
-            chain.from_iterable(zip(_indexes, lines, strict=False)),
-        )
-    )
+    counts = (_U16.pack(len(names)), *named, _U32.pack(len(requests)))
+    body = b"".join((*counts, *requests, *keys, *numbered))
     head = PREAMBLE.pack(_MAGIC, version, 0, len(lines))
     return b"".join((head, CHECKSUM.pack(_checksum(head, body)), body))
 

@@ -105,7 +105,7 @@ class Settings(BaseModel):
     ] = 4 << 30
     load_events_max: Annotated[
         int, Field(ge=1, le=1_000_000, description="events in one load batch")
-    ] = 50_000
+    ] = 200_000
     load_wait_ms: Annotated[
         int,
         Field(
