@@ -19,7 +19,7 @@ from tollgate.events.event import Arrival, Attributes, encode
 from tollgate.events.ledger import Frontier
 from tollgate.events.load import DAY_US, Loader
 from tollgate.events.load_progress import LoadLimits
-from tollgate.events.record import Encoded, Group, encode_record
+from tollgate.events.record import Encoded, Group, encode_record, holds_corrections
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.event_log import StoredRecord
 from tollgate.platform.segment_log import SegmentLog
@@ -191,8 +191,10 @@ class Stage:
 
 
 def by_day(records: Sequence[StoredRecord]) -> Iterator[list[StoredRecord]]:
-    """Batches as the loader cuts them at the edges of append days."""
-    for _, group in itertools.groupby(records, lambda record: record.appended_us // DAY_US):
+    """Batches as the loader cuts them: at the edges of append days, and by kind."""
+    for _, group in itertools.groupby(
+        records, lambda record: (record.appended_us // DAY_US, holds_corrections(record.value))
+    ):
         yield list(group)
 
 

@@ -22,13 +22,13 @@ from tollgate.events.claims import Window, decide
 from tollgate.events.correct import (
     AMENDMENT_COLUMNS,
     CORRECTION_COLUMNS,
-    Waiting,
     amendment_row,
     correction_rows,
     decide_corrections,
 )
 from tollgate.events.correction import Applied, Place
 from tollgate.events.dedupe import SeenKeys
+from tollgate.events.hold import Waiting
 from tollgate.events.ledger import Frontier, read_frontier, read_frontiers_after
 from tollgate.events.load_progress import LoadLimits, LoadProgress
 from tollgate.events.rebuild import rebuild
@@ -277,7 +277,7 @@ class Loader:
         return batch
 
     def _load_events(self, batch: Batch) -> list[tuple[Applied, int]]:
-        """Decides and writes events; gives what voids that waited for some of them did."""
+        """Decides and writes events; gives what they met as they came in."""
         written = np.zeros(len(batch), np.bool_)
         dead = -1
         while dead != (dead := int(np.count_nonzero(batch.outcome == DEAD))):
