@@ -4,7 +4,7 @@ Like every decision of the loader it depends only on the log before it: rows at 
 are left out of what is read, so a batch may be loaded twice.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -59,7 +59,13 @@ def decide_corrections(batch: Batch, clickhouse: ClickHouse) -> list[tuple[Appli
     if not lines:
         return []
     begin: Place = (batch.generation, batch.partition, batch.records[0].offset, 0)
-    states = read_states(clickhouse, lines.values(), begin)
+    keys: dict[Key, tuple[str, bool]] = {}
+    for line in lines.values():
+        # Of a key of which only named versions are voided the events are not read: which of them
+        # were ended before is known without.
+        needs = line.action == "amend" or not line.target
+        keys[line.key] = (line.key_hash, needs or keys.get(line.key, ("", False))[1])
+    states = read_states(clickhouse, keys, begin)
     return [
         (
             apply_correction(states[line.key], line, batch.position(number)),
@@ -82,29 +88,21 @@ def _readable(batch: Batch) -> dict[int, CorrectionLine]:
 
 
 def read_states(
-    clickhouse: ClickHouse, lines: Iterable[CorrectionLine], begin: Place | None = None
+    clickhouse: ClickHouse, keys: Mapping[Key, tuple[str, bool]], begin: Place | None = None
 ) -> dict[Key, KeyState]:
-    """The states of the keys of lines just before a place.
-
-    Of a key of which only named versions are voided the events are not read: which of them were
-    ended before is known without.
+    """The states of keys just before a place.
 
     Args:
         clickhouse: the store.
-        lines: corrections.
+        keys: with the hash of each, and whether its versions are wanted too.
         begin: the place; None: after all that is loaded.
 
     Raises:
         Transient: ClickHouse is away.
     """
-    hashes: dict[str, bool] = {}
-    keys: set[Key] = set()
-    for line in lines:
-        keys.add(line.key)
-        needs = line.action == "amend" or not line.target
-        hashes[line.key_hash] = hashes.get(line.key_hash, False) or needs
-    versions = _read_versions(clickhouse, keys, begin)
-    done = _read_done(clickhouse, sorted(hashes), begin)
+    wanted = [key for key, (_, needs) in keys.items() if needs]
+    versions = _read_versions(clickhouse, wanted, begin)
+    done = _read_done(clickhouse, sorted({hashed for hashed, _ in keys.values()}), begin)
     states = {}
     for key in keys:
         rows = versions.get(key, [])

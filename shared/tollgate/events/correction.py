@@ -245,7 +245,8 @@ class KeyState:
         claim_of: by version, the event that it is one of.
         ended: the versions that count no more, and which operation ended them.
         last: by claim, the version that was in force last.
-        decided: contents of corrections by id.
+        decided: by id, a correction's content and place.
+        held: the versions that an open backfill holds back, or held back once.
     """
 
     versions: dict[Place, Version] = field(default_factory=dict)
@@ -254,7 +255,8 @@ class KeyState:
     claim_of: dict[Place, Place] = field(default_factory=dict)
     ended: dict[Place, str] = field(default_factory=dict)
     last: dict[Place, Place] = field(default_factory=dict)
-    decided: dict[str, str] = field(default_factory=dict)
+    decided: dict[str, tuple[str, Place]] = field(default_factory=dict)
+    held: set[Place] = field(default_factory=set)
 
     @property
     def claim(self) -> Place | None:
@@ -302,11 +304,13 @@ def state_of(
     amended = {version.place: version for version in amendments}
     for each in sorted(done, key=lambda each: (each.since, each.place)):
         if each.correction and each.effect in ("applied", "waiting", "none"):
-            state.decided[each.correction] = each.content
+            state.decided[each.correction] = (each.content, each.place)
         if each.effect != "applied":
             continue
         if each.superseded != NOWHERE:
             state.end(each.superseded, each.operation)
+        if each.action == "hold":
+            state.held.add(each.superseded)
         amendment = amended.get(each.place)
         if amendment is None:
             continue
@@ -325,10 +329,10 @@ def apply_correction(state: KeyState, line: CorrectionLine, place: Place) -> App
     superseded: Version | None = None
     known = state.decided.get(line.correction) if line.correction else None
     if known is not None:
-        effect = "repeated" if known == line.content else "conflict"
+        effect = "repeated" if known[0] == line.content else "conflict"
         return Applied(line=line, place=place, effect=effect, superseded=None, since=place)
     if line.correction:
-        state.decided[line.correction] = line.content
+        state.decided[line.correction] = (line.content, place)
     if line.action == "amend":
         effect, superseded = _amend(state, line, place)
     else:
