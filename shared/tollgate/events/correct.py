@@ -17,6 +17,7 @@ from tollgate.events.correction import (
     Done,
     KeyState,
     Place,
+    Timed,
     Version,
     apply_correction,
     decode_correction,
@@ -47,8 +48,8 @@ _SUPERSEDED: Final = ", ".join(f"superseded_{name}" for name in _PLACE)
 _encode = msgspec.json.Encoder().encode
 
 
-def decide_corrections(batch: Batch, clickhouse: ClickHouse) -> list[tuple[Applied, int]]:
-    """What the corrections of a batch do, in order, with their append times.
+def decide_corrections(batch: Batch, clickhouse: ClickHouse) -> list[Timed]:
+    """What the corrections of a batch do, in order.
 
     Lines that can't be read become dead letters and do nothing.
 
@@ -67,9 +68,10 @@ def decide_corrections(batch: Batch, clickhouse: ClickHouse) -> list[tuple[Appli
         keys[line.key] = (line.key_hash, needs or keys.get(line.key, ("", False))[1])
     states = read_states(clickhouse, keys, begin)
     return [
-        (
+        Timed(
             apply_correction(states[line.key], line, batch.position(number)),
-            batch.appended_us(number),
+            appended_us=batch.appended_us(number),
+            received_us=int(batch.received_us[number]),
         )
         for number, line in lines.items()
     ]
@@ -168,10 +170,10 @@ def _read_done(
     return found
 
 
-def correction_rows(applied: Iterable[tuple[Applied, int]]) -> bytes:
+def correction_rows(applied: Iterable[Timed]) -> bytes:
     """Rows of `event_corrections`."""
     rows = []
-    for each, appended_us in applied:
+    for each, appended_us, received_us in applied:
         line, old = each.line, each.superseded
         replaced = (
             (*NOWHERE, "", "", "0.000000")
@@ -186,7 +188,7 @@ def correction_rows(applied: Iterable[tuple[Applied, int]]) -> bytes:
                 *replaced,
                 *each.since,
                 *each.place,
-                *(line.received_at, instant_text(appended_us)),
+                *(instant_text(received_us), instant_text(appended_us)),
             )
         )
     return b"".join(_encode(row) + b"\n" for row in rows)

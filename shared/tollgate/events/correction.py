@@ -18,7 +18,7 @@ nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -209,6 +209,14 @@ class Applied:
     effect: Effect
     superseded: Version | None
     since: Place
+
+
+class Timed(NamedTuple):
+    """What a correction did; when it was appended and received, in microseconds since 1970."""
+
+    applied: Applied
+    appended_us: int
+    received_us: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

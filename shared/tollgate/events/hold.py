@@ -12,9 +12,9 @@ import numpy.typing as npt
 from tollgate.events.backfill import EXTENSION, backfill_of
 from tollgate.events.batch import STORED, Batch
 from tollgate.events.correction import (
-    Applied,
     CorrectionLine,
     Place,
+    Timed,
     Version,
     end_waiting,
     hold_of,
@@ -40,7 +40,7 @@ class Waiting:
     """Voids of one partition that wait for their events, as far as it is loaded."""
 
     def __init__(self) -> None:
-        self._held: dict[bytes, list[tuple[CorrectionLine, Place, int]]] = {}
+        self._held: dict[bytes, list[tuple[CorrectionLine, Place, int, int]]] = {}
         self._wanted: npt.NDArray[np.uint64] | None = None
 
     def read(self, clickhouse: ClickHouse, generation: int, partition: int, frontier: int) -> None:
@@ -65,14 +65,14 @@ class Waiting:
         )
         for row in rows:
             place: Place = (row[0], row[1], row[2], row[3])
-            self._hold(_waiting_line(row), place, row[14])
+            self._hold(_waiting_line(row), place, row[14], row[13])
 
-    def meet(self, batch: Batch) -> list[tuple[Applied, int]]:
-        """What events of a batch meet as they come in, with the append times of what did it.
+    def meet(self, batch: Batch) -> list[Timed]:
+        """What events of a batch meet as they come in.
 
         Waiting voids, and holds; at most one of them takes an event away.
         """
-        found: list[tuple[Applied, int]] = []
+        found: list[Timed] = []
         taken: set[int] = set()
         ended: set[Place] = set()
         for number in self._near(batch):
@@ -85,17 +85,16 @@ class Waiting:
             event = Version(
                 place=batch.position(number), type=line.type, subject=line.subject, time=line.time
             )
-            times = {place: appended_us for _, place, appended_us in held}
-            for applied in end_waiting([(void, place) for void, place, _ in held], event):
+            times = {place: when for _, place, *when in held}
+            for applied in end_waiting([(void, place) for void, place, *_ in held], event):
                 ended.add(applied.place)
                 taken.add(number)
-                found.append((applied, times[applied.place]))
-        held_back = holds(batch)
-        found += [
-            (hold_of(batch.line(number), batch.position(number), name), batch.appended_us(number))
-            for number, name in held_back.items()
-            if number not in taken
-        ]
+                found.append(Timed(applied, *times[applied.place]))
+        for number, name in holds(batch).items():
+            if number not in taken:
+                hold = hold_of(batch.line(number), batch.position(number), name)
+                received_us = int(batch.received_us[number])
+                found.append(Timed(hold, batch.appended_us(number), received_us))
         return found
 
     def _near(self, batch: Batch) -> list[int]:
@@ -108,11 +107,11 @@ class Waiting:
         found: list[int] = np.flatnonzero(near).tolist()
         return found
 
-    def note(self, applied: Iterable[tuple[Applied, int]]) -> None:
+    def note(self, applied: Iterable[Timed]) -> None:
         """Takes in what is written: voids that wait from now on, and those that met their event."""
-        for each, appended_us in applied:
+        for each, appended_us, received_us in applied:
             if each.effect == "waiting":
-                self._hold(each.line, each.place, appended_us)
+                self._hold(each.line, each.place, appended_us, received_us)
                 continue
             key = bytes.fromhex(each.line.key_hash)
             if key in self._held:
@@ -122,11 +121,11 @@ class Waiting:
                     del self._held[key]
                     self._wanted = None
 
-    def _hold(self, line: CorrectionLine, place: Place, appended_us: int) -> None:
+    def _hold(self, line: CorrectionLine, place: Place, appended_us: int, received_us: int) -> None:
         self._wanted = None
         held = self._held.setdefault(bytes.fromhex(line.key_hash), [])
         if all(known[1] != place for known in held):
-            held.append((line, place, appended_us))
+            held.append((line, place, appended_us, received_us))
 
 
 def _waiting_line(row: Sequence[Any]) -> CorrectionLine:
