@@ -263,9 +263,9 @@ def event(event_id: str, number: int) -> dict[str, object]:
 _RECORD = "log_generation, log_partition, log_offset"
 _INVARIANTS = {
     "keys counted twice": "SELECT count() FROM (SELECT namespace, source, id FROM {db}.events FINAL"
-    " GROUP BY ALL HAVING count() > 1)",
-    "positions without a key": f"SELECT count() FROM {{db}}.events FINAL WHERE ({_RECORD},"
-    f" log_index) NOT IN (SELECT {_RECORD}, log_index FROM {{db}}.event_keys)",
+    " WHERE amendment = 0 GROUP BY ALL HAVING count() > 1)",
+    "positions without a key": f"SELECT count() FROM {{db}}.events FINAL WHERE amendment = 0 AND"
+    f" ({_RECORD}, log_index) NOT IN (SELECT {_RECORD}, log_index FROM {{db}}.event_keys)",
     "keys without an event": f"SELECT count() FROM {{db}}.event_keys FINAL WHERE ({_RECORD},"
     f" log_index) NOT IN (SELECT {_RECORD}, log_index FROM {{db}}.events)",
     "positions with two outcomes": f"SELECT count() FROM (SELECT {_RECORD}, log_index FROM"
@@ -274,7 +274,8 @@ _INVARIANTS = {
     " WHERE accepted != stored + duplicate + conflict + dead",
     "records miscounted": f"SELECT count() FROM (SELECT {_RECORD}, sum(stored) AS n FROM"
     f" {{db}}.ledger FINAL GROUP BY ALL) AS l FULL JOIN (SELECT {_RECORD}, count() AS n FROM"
-    f" {{db}}.events FINAL GROUP BY ALL) AS e USING ({_RECORD}) WHERE l.n != e.n",
+    " {db}.events FINAL WHERE amendment = 0 GROUP BY ALL) AS e"
+    f" USING ({_RECORD}) WHERE l.n != e.n",
     "dead letters": "SELECT count() FROM {db}.event_outcomes FINAL WHERE outcome = 'dead'",
 }
 

@@ -15,11 +15,27 @@ from typing import Any
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import Transient
 from tollgate.events.batch import Batch
-from tollgate.events.event import Arrival, Attributes, encode
+from tollgate.events.correction import (
+    Request,
+    Version,
+    encode_correction,
+    encode_key,
+    place_text,
+)
+from tollgate.events.event import Arrival, Attributes, column_time, encode
+from tollgate.events.facts import counting, within
+from tollgate.events.identity import key_hash, key_prefix
 from tollgate.events.ledger import Frontier
 from tollgate.events.load import DAY_US, Loader
 from tollgate.events.load_progress import LoadLimits
-from tollgate.events.record import Encoded, Group, encode_record
+from tollgate.events.position import Token
+from tollgate.events.record import (
+    CORRECTIONS_VERSION,
+    Encoded,
+    Group,
+    encode_record,
+    holds_corrections,
+)
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.event_log import StoredRecord
 from tollgate.platform.segment_log import SegmentLog
@@ -71,6 +87,19 @@ class Sent:
     data: str = '{"n":1}'
     time_us: int | None = None
     type: str = "t"
+    backfill: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correct:
+    """A correction as a test writes it down: of `amends` it makes the new content."""
+
+    id: str
+    amends: Sent | None = None
+    correction: str = ""
+    operation: str = ""
+    content: str = ""
+    target: tuple[int, int] | None = None
 
 
 class Stage:
@@ -95,7 +124,7 @@ class Stage:
             time_us=sent.time_us,
             datacontenttype="",
             dataschema="",
-            extensions="",
+            extensions=f'{{"tollgatebackfill":"{sent.backfill}"}}' if sent.backfill else "",
         )
         return encode(attributes, sent.data.encode(), arrival)
 
@@ -104,6 +133,33 @@ class Stage:
         lines = [self.encoded(event, appended_us) for event in events]
         value = encode_record([Group(self.namespace, appended_us, lines)])
         return StoredRecord(offset=offset, appended_us=appended_us, value=value)
+
+    def corrections(self, offset: int, appended_us: int, *wanted: Correct) -> StoredRecord:
+        """A record of corrections."""
+        lines = [self._correction(each, appended_us) for each in wanted]
+        value = encode_record([Group(self.namespace, appended_us, lines)], CORRECTIONS_VERSION)
+        return StoredRecord(offset=offset, appended_us=appended_us, value=value)
+
+    def _correction(self, wanted: Correct, received_us: int) -> Encoded:
+        target = None
+        if wanted.target is not None:
+            place = (self.log.generation, 0, *wanted.target)
+            target = Version(place=place, type="t", subject="u", time=column_time(NOON_US))
+        request = Request(
+            correction=wanted.correction,
+            operation=wanted.operation,
+            action="amend" if wanted.amends else "void",
+            reason="because",
+            actor="tester",
+            content=wanted.content,
+            target=place_text(target.place) if target else "",
+        )
+        if wanted.amends is not None:
+            return encode_correction(request, self.encoded(wanted.amends, received_us))
+        key = (self.namespace, "s", wanted.id)
+        hashed = key_hash(key_prefix(self.namespace), "s", wanted.id)
+        line = encode_key(key, column_time(received_us), hashed, target)
+        return encode_correction(request, line)
 
     def loader(
         self,
@@ -140,6 +196,35 @@ class Stage:
         )
         found = {(row[0], row[1]) for row in rows}
         assert len(found) == len(rows)
+        return found
+
+    def counting(self) -> list[tuple[int, int]]:
+        """(offset, index) of the rows that count, in order."""
+        rows = self.clickhouse.query(
+            f"SELECT log_offset, log_index FROM {DATABASE}.events FINAL WHERE"
+            f" namespace = {{namespace:String}} AND {counting('{namespace:String}')}"
+            " ORDER BY log_offset, log_index",
+            {"namespace": self.namespace},
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    def counting_through(self, offsets: int) -> list[list[tuple[int, int]]]:
+        """The same as of each of the first offsets."""
+        asked = []
+        for offset in range(offsets):
+            vector = Token(generation=self.log.generation, offsets={0: offset})
+            conditions = f"{within(vector)} AND {counting('{namespace:String}', vector=vector)}"
+            asked.append(
+                f"SELECT {offset} AS through, log_offset, log_index FROM {DATABASE}.events FINAL"
+                f" WHERE namespace = {{namespace:String}} AND {conditions}"
+            )
+        rows = self.clickhouse.query(
+            f"SELECT * FROM ({' UNION ALL '.join(asked)}) ORDER BY ALL",
+            {"namespace": self.namespace},
+        )
+        found: list[list[tuple[int, int]]] = [[] for _ in range(offsets)]
+        for through, offset, index in rows:
+            found[through].append((offset, index))
         return found
 
     def claims(self) -> set[tuple[int, int]]:
@@ -191,8 +276,10 @@ class Stage:
 
 
 def by_day(records: Sequence[StoredRecord]) -> Iterator[list[StoredRecord]]:
-    """Batches as the loader cuts them at the edges of append days."""
-    for _, group in itertools.groupby(records, lambda record: record.appended_us // DAY_US):
+    """Batches as the loader cuts them: at the edges of append days, and by kind."""
+    for _, group in itertools.groupby(
+        records, lambda record: (record.appended_us // DAY_US, holds_corrections(record.value))
+    ):
         yield list(group)
 
 

@@ -15,7 +15,9 @@ WHERE amendment = 0;
 
 ALTER TABLE {database}.ledger {on_cluster} ADD COLUMN IF NOT EXISTS corrections UInt32 DEFAULT 0 AFTER dead;
 
--- One row for each correction, and one more when an event comes that a void has waited for.
+-- One row for each correction, and one more when an event comes that a void has waited for. An event
+-- of a backfill holds itself back: action hold, at the event's own position.
+-- content: hash of what was asked for; target: place of the version that is addressed, if one is.
 -- superseded_…: the row of events that stops counting; generation 0: none does.
 -- applied_…: the position from which on it does: the correction's own, or that of the event.
 CREATE TABLE {database}.event_corrections {on_cluster} (
@@ -25,10 +27,12 @@ CREATE TABLE {database}.event_corrections {on_cluster} (
   key_hash UUID,
   correction String CODEC(ZSTD(1)),
   operation LowCardinality(String),
-  action Enum8('void' = 1, 'amend' = 2),
-  effect Enum8('applied' = 1, 'waiting' = 2, 'none' = 3),
+  action Enum8('void' = 1, 'amend' = 2, 'hold' = 3),
+  effect Enum8('applied' = 1, 'waiting' = 2, 'none' = 3, 'repeated' = 4, 'conflict' = 5),
   reason String CODEC(ZSTD(1)),
   actor LowCardinality(String),
+  content String CODEC(ZSTD(1)),
+  target String CODEC(ZSTD(1)),
   superseded_generation UInt32,
   superseded_partition UInt16,
   superseded_offset UInt64 CODEC(Delta, ZSTD(1)),
@@ -58,3 +62,25 @@ ORDER BY (
   applied_generation, applied_partition, applied_offset, applied_index
 )
 SETTINGS index_granularity = 8192 {durable};
+
+-- How far the ledger was, and since when: one row for each batch. A batch that is loaded again has a
+-- second, later row, and the earlier one stays: what was known at a time can't change afterwards.
+CREATE TABLE {database}.ledger_commits {on_cluster} (
+  log_generation UInt32,
+  log_partition UInt16,
+  log_offset UInt64 CODEC(Delta, ZSTD(1)),
+  stored_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1))
+)
+ENGINE = {engine:ReplacingMergeTree}
+ORDER BY (log_generation, log_partition, stored_at, log_offset)
+SETTINGS index_granularity = 8192 {durable};
+
+CREATE MATERIALIZED VIEW {database}.ledger_commits_of_ledger {on_cluster} TO {database}.ledger_commits AS
+SELECT log_generation, log_partition, max(log_offset) AS log_offset, stored_at
+FROM {database}.ledger
+GROUP BY log_generation, log_partition, stored_at;
+
+INSERT INTO {database}.ledger_commits
+SELECT log_generation, log_partition, max(log_offset), stored_at
+FROM {database}.ledger
+GROUP BY log_generation, log_partition, stored_at;

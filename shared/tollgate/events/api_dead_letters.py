@@ -7,8 +7,9 @@ import msgspec
 
 from tollgate.core.errors import Conflict, NotFound
 from tollgate.core.times import format_instant
+from tollgate.events.api_members import json_reply
 from tollgate.events.api_position import await_position
-from tollgate.events.api_v1 import json_reply, namespace_of, read_page, uncounted_members
+from tollgate.events.api_v1 import namespace_of, read_page, uncounted_members
 from tollgate.events.append import append_event
 from tollgate.events.dead_letter import (
     Action,

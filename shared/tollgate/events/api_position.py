@@ -17,18 +17,31 @@ def await_position(call: Call) -> None:
     text = call.headers.get(HEADER.lower())
     if text is None:
         return
-    token, limit = parse_token(text), call.parts.settings.position_wait_ms
-    frontier = call.parts.get(open_frontier)
+    await_token(call, parse_token(text), HEADER)
+
+
+def await_token(call: Call, token: Token, field: str) -> None:
+    """Waits until what a token names is loaded.
+
+    Args:
+        call: the request.
+        token: the position.
+        field: where it stood.
+
+    Raises:
+        InvalidInput: it is one of another log. Transient: it takes longer than the settings allow.
+    """
+    limit, frontier = call.parts.settings.position_wait_ms, call.parts.get(open_frontier)
     if frontier.wait(token, 0):
         return
     heard_of = frontier.known()
     if any((token.generation, partition) not in heard_of for partition in token.offsets):
-        _check_token(call.parts, token)
+        _check_token(call.parts, token, field)
     if not frontier.wait(token, limit):
-        raise Transient(f"position {text} is not loaded after {limit} ms; ask again")
+        raise Transient(f"position {token} is not loaded after {limit} ms; ask again")
 
 
-def _check_token(parts: Parts, token: Token) -> None:
+def _check_token(parts: Parts, token: Token, field: str) -> None:
     """Nobody should wait for what can never be loaded.
 
     Raises:
@@ -43,10 +56,12 @@ def _check_token(parts: Parts, token: Token) -> None:
         return  # the log is away: how far the ledger is can be found out without it
     if not known:
         found = ", ".join(map(str, generations)) or "none"
-        raise _fault(f"names generation {token.generation}; the event log has {found}")
+        raise _fault(field, f"names generation {token.generation}; the event log has {found}")
     if beyond := [partition for partition in token.offsets if partition >= partitions]:
-        raise _fault(f"names partition {beyond[0]}; generation {token.generation} has {partitions}")
+        raise _fault(
+            field, f"names partition {beyond[0]}; generation {token.generation} has {partitions}"
+        )
 
 
-def _fault(message: str) -> InvalidInput:
-    return InvalidInput((Fault(field=HEADER, code="unknown_position", message=message),))
+def _fault(field: str, message: str) -> InvalidInput:
+    return InvalidInput((Fault(field=field, code="unknown_position", message=message),))

@@ -1,16 +1,18 @@
 """Ours under /api/v1: an event's history, lists of what did not count, the ledger."""
 
-import base64
-import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
-
-from tollgate.core.clock import us_from_datetime
 from tollgate.core.errors import Fault, InvalidInput, Transient
 from tollgate.core.times import format_instant
+from tollgate.events.api_members import (
+    correction_members,
+    json_reply,
+    parse_cursor,
+    position_cursor,
+    position_members,
+)
 from tollgate.events.api_position import await_position
 from tollgate.events.balance import NO_TALLY, Tally, read_frontiers, read_tallies, total
 from tollgate.events.in_flight import read_in_flight
@@ -24,7 +26,6 @@ from tollgate.events.inspect import (
     find_event,
     list_uncounted,
 )
-from tollgate.events.position import Position
 from tollgate.events.seal_run import open_seal_store
 from tollgate.events.wire_seals import imbalance_body
 from tollgate.events.wire_v1 import (
@@ -43,7 +44,6 @@ from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
 from tollgate.platform.parts import open_clickhouse, open_log
 
-_CURSOR = re.compile(r"(\d{1,16})\.(\d{1,9})\.(\d{1,5})\.(\d{1,18})\.(\d{1,9})", re.ASCII)
 _LEDGER_DEFAULT = timedelta(days=31)
 _LEDGER_MAX = timedelta(days=400)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -55,16 +55,16 @@ def get_event(call: Call) -> Reply:
     await_position(call)
     found = find_event(call.parts.get(open_clickhouse), call.namespace, query.source, query.id)
     answer: dict[str, Any] = {"source": query.source, "id": query.id, "state": found.state}
-    if found.stored:
-        shown, event = found.stored[0].arrival, found.stored[0].event
-        answer["event"] = event
+    if found.shown is not None:
+        shown, answer["event"] = found.shown.arrival, found.shown.event
     else:
         newest = found.uncounted[_outcome_of(found.state)].newest[0]
         shown = newest.arrival
         if newest.event is not None:
             answer["event"] = newest.event
     answer |= _arrival(shown)
-    answer["earlier"] = [_position(each.arrival.position) for each in found.stored[1:]]
+    answer["earlier"] = [position_members(each) for each in found.earlier]
+    answer["corrections"] = [correction_members(each) for each in reversed(found.corrections)]
     names: tuple[tuple[str, Outcome], ...] = (
         ("duplicates", "duplicate"),
         ("conflicts", "conflict"),
@@ -111,12 +111,12 @@ def read_page(call: Call, outcome: Outcome) -> tuple[Sequence[Uncounted], str]:
         outcome=outcome,
         start=query.start,
         end=query.end,
-        after=None if query.cursor is None else _parse_cursor(query.cursor),
+        after=None if query.cursor is None else parse_cursor(query.cursor),
         limit=query.limit,
     )
     found = list_uncounted(call.parts.get(open_clickhouse), asked)
     more = len(found) > query.limit
-    return found[: query.limit], _cursor(found[query.limit - 1].arrival) if more else ""
+    return found[: query.limit], _cursor_of(found[query.limit - 1].arrival) if more else ""
 
 
 def get_ledger(call: Call) -> LedgerBody:
@@ -213,57 +213,22 @@ def uncounted_members(item: Uncounted) -> dict[str, Any]:
         "detail": item.detail,
         "event": item.event,
         "record": item.record,
-        "firstPosition": None if item.first is None else _position(item.first),
+        "firstPosition": None if item.first is None else position_members(item.first),
     }
     return {k: v for k, v in members.items() if v not in (None, "")} | _arrival(item.arrival)
 
 
 def _arrival(arrival: Arrival) -> dict[str, Any]:
     return {
-        "position": _position(arrival.position),
+        "position": position_members(arrival.position),
         "receivedAt": format_instant(arrival.received_at),
         "appendedAt": format_instant(arrival.appended_at),
         "storedAt": format_instant(arrival.stored_at),
     }
 
 
-def _position(position: Position) -> dict[str, int]:
-    return {
-        "generation": position.generation,
-        "partition": position.partition,
-        "offset": position.offset,
-        "index": position.index,
-    }
-
-
-def _cursor(last: Arrival) -> str:
-    place = last.position
-    text = (
-        f"{us_from_datetime(last.appended_at)}.{place.generation}.{place.partition}"
-        f".{place.offset}.{place.index}"
-    )
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _parse_cursor(cursor: str) -> tuple[int, Position]:
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        text = base64.b64decode(padded.encode(), altchars=b"-_", validate=True).decode()
-    except ValueError:
-        text = ""
-    match = _CURSOR.fullmatch(text)
-    if match is None:
-        message = "is no cursor of this list; send back what `nextCursor` said"
-        raise InvalidInput((Fault(field="cursor", code="invalid_cursor", message=message),))
-    appended, generation, partition, offset, index = map(int, match.groups())
-    place = Position(generation=generation, partition=partition, offset=offset, index=index)
-    return appended, place
-
-
-def json_reply(answer: dict[str, Any]) -> Reply:
-    """An answer that may hold members of events as they were sent."""
-    # msgspec passes an event's raw members through: no number is read on the way.
-    return Reply(body=msgspec.json.encode(answer))
+def _cursor_of(last: Arrival) -> str:
+    return position_cursor(last.appended_at, last.position)
 
 
 def _operation(

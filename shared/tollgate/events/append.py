@@ -1,6 +1,7 @@
-"""Use case: put one event into the log from a thread, as ingest does from its loop."""
+"""Use case: put events or corrections into the log from a thread, as ingest does from its loop."""
 
 import queue
+from collections.abc import Sequence
 
 from tollgate.core.errors import InvalidInput, Transient
 from tollgate.events.event import Arrival
@@ -11,6 +12,7 @@ from tollgate.events.record import (
     EVENT_BYTES,
     RECORD_BYTES,
     REQUEST_BYTES,
+    VERSION,
     Encoded,
     Group,
     encode_record,
@@ -18,6 +20,23 @@ from tollgate.events.record import (
 from tollgate.platform.parts import Parts, open_layouts
 
 _SECONDS = 30
+
+
+def arrival_of(parts: Parts, namespace: str, spare_bytes: int = 0) -> Arrival:
+    """What events of one request share.
+
+    Args:
+        parts: of the process.
+        namespace: whose events.
+        spare_bytes: what a line takes besides the event's.
+    """
+    settings = parts.settings
+    room = settings.record_bytes_max - RECORD_BYTES - REQUEST_BYTES - EVENT_BYTES - spare_bytes
+    return Arrival(
+        namespace=namespace,
+        received_us=parts.clock.now_us(),
+        event_bytes_max=min(settings.event_bytes_max, max(1, room)),
+    )
 
 
 def append_event(parts: Parts, namespace: str, raw: bytes) -> Token:
@@ -35,29 +54,71 @@ def append_event(parts: Parts, namespace: str, raw: bytes) -> Token:
         InvalidInput: every fault of the event.
         Transient: the log is away or full; the event may be stored and will then count once.
     """
-    settings, layouts = parts.settings, parts.get(open_layouts)
-    room = settings.record_bytes_max - RECORD_BYTES - REQUEST_BYTES - EVENT_BYTES
-    arrival = Arrival(
-        namespace=namespace,
-        received_us=parts.clock.now_us(),
-        event_bytes_max=min(settings.event_bytes_max, max(1, room)),
-    )
+    arrival = arrival_of(parts, namespace)
     event = read_event(raw, arrival, None)
     if not isinstance(event, Encoded):
         raise InvalidInput(event)
+    return append_lines(parts, arrival, [event], VERSION)
+
+
+def append_lines(parts: Parts, arrival: Arrival, lines: Sequence[Encoded], version: int) -> Token:
+    """Stores lines, those of a partition in order.
+
+    Args:
+        parts: of the process.
+        arrival: of the request.
+        lines: events or corrections, at least one.
+        version: of the records, which of the two.
+
+    Returns:
+        where the last of each partition stands, once all are on disk.
+
+    Raises:
+        Transient: the log is away or full; any of them may be stored.
+    """
+    layouts = parts.get(open_layouts)
     log = layouts.open(layouts.newest())
     if refusal := log.refusal():
         raise Transient(refusal)
-    if log.backlog_bytes() > settings.log_bytes_max:
+    if log.backlog_bytes() > parts.settings.log_bytes_max:
         raise Transient("loading is behind and the event log is full")
-    (partition,) = partitions_of([event.key_hash], log.partitions)
-    record = encode_record([Group(namespace, arrival.received_us, [event])])
-    outcomes: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
-    log.submit(partition, [record], outcomes.put)
-    try:
-        outcome = outcomes.get(timeout=_SECONDS)
-    except queue.Empty:
-        raise Transient("the event log did not answer in time") from None
-    if isinstance(outcome, Exception):
-        raise outcome
-    return Token(generation=log.generation, offsets={partition: outcome})
+    split: dict[int, list[Encoded]] = {}
+    owners = partitions_of([line.key_hash for line in lines], log.partitions)
+    for partition, line in zip(owners, lines, strict=True):
+        split.setdefault(partition, []).append(line)
+    outcomes: queue.SimpleQueue[tuple[int, int | Exception]] = queue.SimpleQueue()
+    most = parts.settings.record_bytes_max
+    for partition, some in split.items():
+        records = [
+            encode_record([Group(arrival.namespace, arrival.received_us, piece)], version)
+            for piece in _pieces(some, most)
+        ]
+
+        def done(outcome: int | Exception, partition: int = partition) -> None:
+            outcomes.put((partition, outcome))
+
+        log.submit(partition, records, done)
+    offsets: dict[int, int] = {}
+    while len(offsets) < len(split):
+        try:
+            partition, outcome = outcomes.get(timeout=_SECONDS)
+        except queue.Empty:
+            raise Transient("the event log did not answer in time") from None
+        if isinstance(outcome, Exception):
+            raise outcome
+        offsets[partition] = outcome
+    return Token(generation=log.generation, offsets=offsets)
+
+
+def _pieces(lines: Sequence[Encoded], bytes_max: int) -> list[list[Encoded]]:
+    """Lines in pieces that each fit into a record."""
+    pieces: list[list[Encoded]] = [[]]
+    size = room = RECORD_BYTES + REQUEST_BYTES
+    for line in lines:
+        grown = len(line.line) + EVENT_BYTES
+        if pieces[-1] and size + grown > bytes_max:
+            pieces.append([])
+            size = room
+        pieces[-1].append(line)
+        size += grown
+    return pieces

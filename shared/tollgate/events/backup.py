@@ -23,7 +23,10 @@ from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.parts import Parts, open_clickhouse, open_log
 from tollgate.platform.segment_log import SegmentLog
 
-TABLES = ("events", "event_keys", "event_outcomes", "event_corrections", "ledger")
+TABLES = (
+    *("events", "event_keys", "event_outcomes", "event_corrections"),
+    *("ledger", "ledger_commits"),
+)
 _PREFIX = "backup_"
 _GATE_SECONDS = 60
 

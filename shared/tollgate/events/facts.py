@@ -32,23 +32,32 @@ def after(vector: Token, prefix: str = "log") -> str:
 
 
 def counting(namespace: str, event_type: str | None = None, vector: Token | None = None) -> str:
-    """SQL: a row of `events` is not superseded.
+    """SQL: a row of `events` counts, of a namespace that has corrections.
 
     Args:
         namespace: trusted SQL, the placeholder of the only one that is read.
         event_type: the same; None: events of all types are read.
-        vector: as of which vector; None: as of now.
+        vector: as of which vector, all of it loaded; None: as of now.
     """
+    table = f"{DATABASE}.event_corrections WHERE namespace = {namespace}"
     known = f" AND {within(vector, 'applied')}" if vector is not None else ""
     of_type = f" AND superseded_type = {event_type}" if event_type is not None else ""
-    return (
-        f"({POSITION}) NOT IN (SELECT {_SUPERSEDED} FROM {DATABASE}.event_corrections"
-        f" WHERE namespace = {namespace}{of_type} AND superseded_generation > 0{known})"
+    in_force = (
+        f"({POSITION}) NOT IN"
+        f" (SELECT {_SUPERSEDED} FROM {table}{of_type} AND superseded_generation > 0{known})"
     )
+    if vector is not None:
+        return in_force
+    # An amendment is written before what it replaces stops counting: until then it does not count.
+    amended = f"SELECT {POSITION} FROM {table} AND action = 'amend' AND effect = 'applied'"
+    return f"(amendment = 0 OR ({POSITION}) IN ({amended})) AND {in_force}"
 
 
 def has_corrections(clickhouse: ClickHouse, namespace: str, event_type: str | None = None) -> bool:
-    """Whether any event of a type was ever superseded: most types need no look at corrections.
+    """Whether `counting` is needed: most types need no look at corrections.
+
+    That is so for a type of which a row was ever superseded, and for all types of a namespace in
+    which an event was amended: its type may have changed.
 
     Args:
         clickhouse: the store.
@@ -59,9 +68,10 @@ def has_corrections(clickhouse: ClickHouse, namespace: str, event_type: str | No
         Transient: ClickHouse is away.
     """
     of_type = " AND superseded_type = {type:String}" if event_type is not None else ""
+    table = f"{DATABASE}.event_corrections WHERE namespace = {{namespace:String}}"
     rows = clickhouse.query(
-        f"SELECT 1 FROM {DATABASE}.event_corrections WHERE namespace = {{namespace:String}}"
-        f"{of_type} AND superseded_generation > 0 LIMIT 1",
+        f"SELECT 1 FROM {table}{of_type} AND superseded_generation > 0 LIMIT 1"
+        f" UNION ALL SELECT 1 FROM {table} AND action = 'amend' AND effect = 'applied' LIMIT 1",
         {"namespace": namespace, "type": event_type or ""},
     )
     return bool(rows)

@@ -11,6 +11,7 @@ import msgspec
 
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.times import parse_instant_us
+from tollgate.events.backfill import EXTENSION, NAME, NAME_PATTERN
 from tollgate.events.event import (
     ATTRIBUTE_LENGTH_MAX,
     DEPTH_MAX,
@@ -212,6 +213,10 @@ class _Reading:
             self.fault(
                 "", "too_many_extensions", f"has more than {_EXTENSION_COUNT_MAX} extensions"
             )
+        backfill = found.get(EXTENSION, "a")
+        if not (isinstance(backfill, str) and NAME.fullmatch(backfill)):
+            # It would wait for a backfill that can't be: nobody would see it count.
+            self.fault(EXTENSION, "invalid_backfill", f"must be a name like {NAME_PATTERN}")
         return msgspec.json.encode(found).decode() if found else ""
 
     def _data(self, raw: bytes | None) -> bytes:

@@ -80,6 +80,29 @@ def _parse(text: str) -> object:
     )
 
 
+def canonical_json(text: str) -> str:
+    """One text for all JSON texts of a value: order, space and spelling of numbers ignored."""
+    return json.dumps(_canonical(_parse(text)), separators=(",", ":"), sort_keys=True)
+
+
+def _canonical(value: object) -> object:
+    match value:
+        case dict():
+            return {name: _canonical(member) for name, member in value.items()}
+        case list():
+            return [_canonical(member) for member in value]
+        case Decimal():
+            sign, digits, exponent = value.as_tuple()
+            text = "".join(map(str, digits)).lstrip("0")
+            kept = text.rstrip("0")
+            power = int(exponent) + len(text) - len(kept)
+            return {"": [sign, kept, power] if kept else []}
+        case _Remote():
+            return {"": str(value)}
+        case _:
+            return value
+
+
 def _equal(left: object, right: object) -> bool:
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(_equal(left[k], right[k]) for k in left)

@@ -15,13 +15,21 @@ import msgspec
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import NotFound
 from tollgate.core.times import format_instant
+from tollgate.events.correct import read_states
+from tollgate.events.correction import KeyState, Place
+from tollgate.events.correction_list import (
+    CorrectionListing,
+    ListedCorrection,
+    list_corrections,
+)
 from tollgate.events.identity import key_hash, key_prefix
 from tollgate.events.position import HEADER, Position
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
-State = Literal["stored", "duplicate", "conflict", "dead"]
+State = Literal["stored", "amended", "voided", "held", "duplicate", "conflict", "dead"]
 Outcome = Literal["duplicate", "conflict", "dead"]
 SHOWN_MAX = 10
+CORRECTIONS_MAX = 100
 UNATTRIBUTED = ""
 """Namespace of records that can't be taken apart, so that nobody knows whose they are."""
 
@@ -53,7 +61,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
-    """An event that counts. `event` is the CloudEvent, its data as it was sent."""
+    """An event or an amendment. `event` is the CloudEvent, its data as it was sent."""
 
     arrival: Arrival
     event: Mapping[str, object]
@@ -97,15 +105,22 @@ class History:
     """All that is known under one source and id.
 
     Attributes:
-        state: `stored` if an event counts; else what became of the only ones there were.
-        stored: the events that count, newest first; more than one only where the key came again
-            after the dedupe window, at most `SHOWN_MAX`.
+        state: `stored` if an event counts, `amended` if an amendment does in its place, `voided` or
+            `held` if a correction or an open backfill keeps it from counting; without any event
+            what became of the only ones there were.
+        shown: the version in force of the last event that claimed the key, or the last one that
+            was; None without any event.
+        earlier: versions of events before it that count too: only where the key came again after
+            the dedupe window.
         uncounted: the others, by outcome.
+        corrections: of the key, newest first, at most `CORRECTIONS_MAX`.
     """
 
     state: State
-    stored: tuple[StoredEvent, ...]
+    shown: StoredEvent | None
+    earlier: tuple[Position, ...]
     uncounted: Mapping[Outcome, Group]
+    corrections: tuple[ListedCorrection, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,17 +155,14 @@ def find_event(clickhouse: ClickHouse, namespace: str, source: str, event_id: st
         raise _unknown()
     hashed = key_hash(key_prefix(namespace), source, event_id)
     key = {"namespace": namespace, "key": hashed.hex(), "source": source, "id": event_id}
-    stored = clickhouse.query(
-        f"SELECT {_STORED_COLUMNS} FROM {DATABASE}.events WHERE {_OF_KEY}"
-        f" {_NEWEST} LIMIT 1 BY {_POSITION} LIMIT {SHOWN_MAX}",
-        key,
-    )
+    mine = (namespace, source, event_id)
+    state = read_states(clickhouse, {mine: (hashed.hex(), True)})[mine]
     counts = clickhouse.query(
         f"SELECT toString(outcome), uniqExact({_POSITION}) FROM {DATABASE}.event_outcomes"
         f" WHERE {_OF_KEY} AND {_OF_HASH} GROUP BY outcome",
         key,
     )
-    if not stored and not counts:
+    if not state.claims and not counts:
         raise _unknown()
     groups: dict[Outcome, Group] = {}
     for outcome, count in counts:
@@ -161,9 +173,48 @@ def find_event(clickhouse: ClickHouse, namespace: str, source: str, event_id: st
             key | {"outcome": outcome},
         )
         groups[outcome] = Group(count=count, newest=tuple(map(_uncounted, rows)))
-    others: tuple[Outcome, ...] = ("dead", "conflict", "duplicate")
-    state: State = "stored" if stored else next(name for name in others if name in groups)
-    return History(state=state, stored=tuple(map(_stored, stored)), uncounted=groups)
+    asked = CorrectionListing(
+        namespace=namespace, key=(source, event_id), limit=CORRECTIONS_MAX - 1
+    )
+    earlier = [state.in_force[claim] for claim in reversed(state.claims[:-1])]
+    return History(
+        state=_state(state, groups),
+        shown=_shown(clickhouse, state, key),
+        earlier=tuple(_position_of(place) for place in earlier if place)[:SHOWN_MAX],
+        uncounted=groups,
+        corrections=list_corrections(clickhouse, asked),
+    )
+
+
+def _state(state: KeyState, groups: Mapping[Outcome, Group]) -> State:
+    claim = state.claim
+    if claim is None:
+        others: tuple[Outcome, ...] = ("dead", "conflict", "duplicate")
+        return next(name for name in others if name in groups)
+    in_force = state.in_force[claim]
+    if in_force is None:
+        return "held" if state.last[claim] in state.held else "voided"
+    return "stored" if in_force == claim else "amended"
+
+
+def _shown(
+    clickhouse: ClickHouse, state: KeyState, key: Mapping[str, object]
+) -> StoredEvent | None:
+    version = state.latest()
+    if version is None:
+        return None
+    (row,) = clickhouse.query(
+        f"SELECT {_STORED_COLUMNS} FROM {DATABASE}.events WHERE {_OF_KEY}"
+        f" AND type = {{type:String}} AND subject = {{subject:String}}"
+        f" AND ({_POSITION}) = {version.place} LIMIT 1",
+        {**key, "type": version.type, "subject": version.subject},
+    )
+    return _stored(row)
+
+
+def _position_of(place: Place) -> Position:
+    generation, partition, offset, index = place
+    return Position(generation=generation, partition=partition, offset=offset, index=index)
 
 
 def list_uncounted(clickhouse: ClickHouse, asked: Listing) -> tuple[Uncounted, ...]:

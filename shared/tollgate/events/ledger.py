@@ -151,16 +151,19 @@ class Frontier:
 
 
 def read_last_written(clickhouse: ClickHouse, generation: int, partition: int) -> int:
-    """The last offset that any event carries, whether or not the ledger knows it; -1 if none.
+    """The last offset that any row carries, whether or not the ledger knows it; -1 if none.
 
-    Reads a whole column: only for a log that was lost.
+    Reads whole columns: only for a log that was lost.
     """
-    rows = clickhouse.query(
-        f"SELECT toInt64(max(log_offset)), count() FROM {DATABASE}.events"
-        " WHERE log_generation = {generation:UInt32} AND log_partition = {partition:UInt16}",
-        {"generation": generation, "partition": partition},
-    )
-    return int(rows[0][0]) if rows and rows[0][1] else -1
+    last = -1
+    for table in ("events", "event_corrections", "event_outcomes"):
+        ((offset, count),) = clickhouse.query(
+            f"SELECT toInt64(max(log_offset)), count() FROM {DATABASE}.{table}"
+            " WHERE log_generation = {generation:UInt32} AND log_partition = {partition:UInt16}",
+            {"generation": generation, "partition": partition},
+        )
+        last = max(last, int(offset)) if count else last
+    return last
 
 
 def open_frontier(parts: Parts) -> Frontier:

@@ -22,13 +22,13 @@ from tollgate.events.claims import Window, decide
 from tollgate.events.correct import (
     AMENDMENT_COLUMNS,
     CORRECTION_COLUMNS,
-    Waiting,
     amendment_row,
     correction_rows,
     decide_corrections,
 )
-from tollgate.events.correction import Applied, Place
+from tollgate.events.correction import Place, Timed
 from tollgate.events.dedupe import SeenKeys
+from tollgate.events.hold import Waiting
 from tollgate.events.ledger import Frontier, read_frontier, read_frontiers_after
 from tollgate.events.load_progress import LoadLimits, LoadProgress
 from tollgate.events.rebuild import rebuild
@@ -276,8 +276,8 @@ class Loader:
         self._note(batch, monotonic() - began)
         return batch
 
-    def _load_events(self, batch: Batch) -> list[tuple[Applied, int]]:
-        """Decides and writes events; gives what voids that waited for some of them did."""
+    def _load_events(self, batch: Batch) -> list[Timed]:
+        """Decides and writes events; gives what they met as they came in."""
         written = np.zeros(len(batch), np.bool_)
         dead = -1
         while dead != (dead := int(np.count_nonzero(batch.outcome == DEAD))):
@@ -288,34 +288,34 @@ class Loader:
             written |= stored
         return self._waiting.meet(batch)
 
-    def _load_corrections(self, batch: Batch) -> list[tuple[Applied, int]]:
+    def _load_corrections(self, batch: Batch) -> list[Timed]:
         """Decides corrections and writes the amended events; gives what they do."""
         written: set[Place] = set()
         dead = -1
-        corrected: list[tuple[Applied, int]] = []
+        corrected: list[Timed] = []
         while dead != (dead := int(np.count_nonzero(batch.outcome == DEAD))):
             corrected = decide_corrections(batch, self._clickhouse)
             amended = [
-                (each, appended_us)
-                for each, appended_us in corrected
-                if each.line.action == "amend"
-                and each.effect == "applied"
-                and each.place not in written
+                timed
+                for timed in corrected
+                if timed.applied.line.action == "amend"
+                and timed.applied.effect == "applied"
+                and timed.applied.place not in written
             ]
             self._write_amendments(batch, amended)
-            written |= {each.place for each, _ in amended}
+            written |= {timed.applied.place for timed in amended}
         return corrected
 
-    def _write_amendments(self, batch: Batch, amended: Sequence[tuple[Applied, int]]) -> None:
+    def _write_amendments(self, batch: Batch, amended: Sequence[Timed]) -> None:
         """Writes amended events; unreadable rows become dead letters."""
         if not amended:
             return
-        rows = b"".join(amendment_row(each, appended_us) for each, appended_us in amended)
+        rows = b"".join(amendment_row(each.applied, each.appended_us) for each in amended)
         try:
             self._clickhouse.insert("arrivals", AMENDMENT_COLUMNS, rows)
         except BadRows as problem:
             if len(amended) == 1:
-                batch.bury(batch.number(amended[0][0].place), "unreadable_row", problem.detail)
+                batch.bury(batch.number(amended[0].applied.place), "unreadable_row", problem.detail)
                 self._require_few_dead(batch)
                 return
             middle = len(amended) // 2

@@ -139,10 +139,11 @@ def _digests(clickhouse: ClickHouse, table: str, columns: list[str], generation:
 
 
 def count_events(clickhouse: ClickHouse, generation: int) -> int:
-    """Events up to a generation."""
+    """Events up to a generation, amendments left out."""
     ((count,),) = clickhouse.query(
         "SELECT count() FROM (SELECT DISTINCT log_generation, log_partition, log_offset, log_index"
-        f" FROM {DATABASE}.events WHERE log_generation <= {{generation:UInt32}})",
+        f" FROM {DATABASE}.events WHERE amendment = 0"
+        " AND log_generation <= {generation:UInt32})",
         {"generation": generation},
     )
     return int(count)

@@ -42,8 +42,12 @@ class Token:
         return f"{self.generation};{pairs}"
 
 
-def parse_token(text: str) -> Token:
+def parse_token(text: str, field: str = HEADER) -> Token:
     """Reads a token.
+
+    Args:
+        text: as it was sent.
+        field: where it stood.
 
     Raises:
         InvalidInput: not a token; nothing is guessed.
@@ -53,7 +57,7 @@ def parse_token(text: str) -> Token:
         raise InvalidInput(
             (
                 Fault(
-                    field=HEADER,
+                    field=field,
                     code="invalid_position",
                     message="is not a position token; send back what an ingest answer carried",
                 ),

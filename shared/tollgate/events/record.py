@@ -46,7 +46,7 @@ LINE_COLUMNS = (
 """Columns of `arrivals` that a line carries, in order."""
 CORRECTION_COLUMNS = (
     LINE_COLUMNS[0],
-    *("correction", "operation", "action", "reason", "actor"),
+    *("correction", "operation", "action", "reason", "actor", "content", "target"),
     *LINE_COLUMNS[1:],
 )
 """Members of a correction's line, in order."""

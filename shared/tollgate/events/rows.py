@@ -10,6 +10,7 @@ from tollgate.core.clock import datetime_from_us
 from tollgate.core.times import format_instant
 from tollgate.events.batch import CONFLICT, DEAD, OUTCOMES, STORED, Batch, Line
 from tollgate.events.claims import time_us_of
+from tollgate.events.correction import decode_correction
 from tollgate.events.record import CORRECTIONS_VERSION, LINE_COLUMNS
 from tollgate.platform.event_log import StoredRecord
 
@@ -123,6 +124,10 @@ def outcome_rows(batch: Batch) -> bytes:
 def _kept(batch: Batch, event: int) -> tuple[str, str, str, str]:
     """Namespace, source, id and CloudEvent of an event; of a line that can't be read its text."""
     try:
+        if batch.kind == CORRECTIONS_VERSION:
+            # Of an amendment the event it would have made count; a void's text has no event.
+            line = decode_correction(batch.text(event)).event
+            return line.namespace, line.source, line.id, _event_json(line)
         line = batch.line(event)
         return line.namespace, line.source, line.id, _event_json(line)
     except (msgspec.DecodeError, ValueError):

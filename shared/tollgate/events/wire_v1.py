@@ -6,6 +6,7 @@ from pydantic import Field
 
 from tollgate.platform.wire import Wire, WireInstant
 
+EffectName = Literal["applied", "waiting", "none", "repeated", "conflict"]
 _Count = Annotated[int, Field(ge=0)]
 
 
@@ -128,16 +129,45 @@ class UncountedGroupBody(Wire):
     newest: list[UncountedBody] = Field(max_length=10)
 
 
+class CorrectionBody(Wire):
+    """A correction, and what it did."""
+
+    correction: str
+    operation: str | None = None
+    action: Literal["void", "amend"]
+    effect: EffectName = Field(
+        description="applied: something stopped counting, or counts anew; waiting: for its event; "
+        "none: there was nothing to do; repeated: it came before; conflict: its id is another's"
+    )
+    source: str
+    id: str
+    reason: str
+    actor: str | None = Field(default=None, description="id of the access key, if one was needed")
+    position: PositionBody
+    replaced: PositionBody | None = Field(
+        default=None, description="the version of the event that stopped counting"
+    )
+    since: PositionBody | None = Field(
+        default=None, description="from where on that holds, if later: a void that waited"
+    )
+    received_at: WireInstant = Field(alias="receivedAt")
+    appended_at: WireInstant = Field(alias="appendedAt")
+
+
 class EventHistoryBody(Wire):
     """What became of the events of one source and id."""
 
     source: str
     id: str
-    state: Literal["stored", "duplicate", "conflict", "dead"] = Field(
-        description="stored: it counts; the others only where nothing under this key counts"
+    state: Literal["stored", "amended", "voided", "held", "duplicate", "conflict", "dead"] = Field(
+        description="stored: it counts; amended: an amendment counts in its place; voided: it does "
+        "not count; held: it counts once its backfill is closed; the others only where nothing "
+        "under this key was stored"
     )
     event: dict[str, Any] | None = Field(
-        default=None, description="the CloudEvent, its data digit for digit"
+        default=None,
+        description="the CloudEvent, its data digit for digit: the version in force, or the last "
+        "one that was",
     )
     position: PositionBody
     received_at: WireInstant = Field(alias="receivedAt")
@@ -150,6 +180,9 @@ class EventHistoryBody(Wire):
     duplicates: UncountedGroupBody
     conflicts: UncountedGroupBody
     dead_letters: UncountedGroupBody = Field(alias="deadLetters")
+    corrections: list[CorrectionBody] = Field(
+        max_length=100, description="what was corrected, in order; the newest 100"
+    )
 
 
 class UncountedPageBody(Wire):

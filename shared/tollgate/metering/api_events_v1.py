@@ -11,6 +11,7 @@ from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
+from tollgate.events.as_of import FIELD, as_of
 from tollgate.metering.event_cursor import EventOrder, decode_cursor, encode_cursor
 from tollgate.metering.event_filters import Fields, Filters, read_filters
 from tollgate.metering.events_list import (
@@ -29,7 +30,7 @@ from tollgate.metering.filter_dialects import (
 from tollgate.metering.filters import Comparison, Filter, Operator, contains
 from tollgate.metering.meter_reader import AGE_DOCUMENT, MeterReader
 from tollgate.metering.tracking import tracked
-from tollgate.metering.wire_v1 import JsonText, Names, Wire, WireInstant
+from tollgate.metering.wire_v1 import AsOf, JsonText, Names, Wire, WireInstant
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
 from tollgate.platform.parts import open_clickhouse
@@ -62,6 +63,7 @@ class EventListParameters(Wire):
     start: WireInstant | None = Field(default=None, alias="from")
     end: WireInstant | None = Field(default=None, alias="to")
     limit: _Limit = LIMIT_MAX
+    as_of: AsOf = None
 
 
 class EventPageParameters(Wire):
@@ -71,6 +73,7 @@ class EventPageParameters(Wire):
     limit: _Limit = LIMIT_MAX
     client_id: _ClientId = None
     filter: JsonText | None = None
+    as_of: AsOf = None
 
 
 class EventBody(Wire):
@@ -133,9 +136,12 @@ def list_events_v2(call: Call) -> Reply:
     return Reply(body=msgspec.json.encode(body))
 
 
-def read_page(call: Call, asked: EventQuery, client_id: str | None) -> EventPage:
-    """The page, once what the request's position token names is loaded."""
+def read_page(
+    call: Call, asked: EventQuery, client_id: str | None, as_of_field: str = FIELD
+) -> EventPage:
+    """The page, once what the request's position token names is loaded; by its `asOf`."""
     await_position(call)
+    asked = replace(asked, as_of=as_of(call, call.query.as_of, as_of_field))
     parts = call.parts
     with tracked(call, client_id):
         return list_events(

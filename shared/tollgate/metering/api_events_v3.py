@@ -26,6 +26,7 @@ from tollgate.metering.filter_dialects import (
 )
 from tollgate.metering.meter_reader import AGE_DOCUMENT
 from tollgate.metering.wire_v1 import WireInstant
+from tollgate.metering.wire_v3 import AsOf
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
 
@@ -66,6 +67,7 @@ class EventListParametersV3(BaseModel):
     page: CursorPageParameters = CursorPageParameters()
     filter: dict[str, Any] | None = None
     sort: str | None = None
+    as_of: AsOf = None
 
 
 class EventFaultBody(BaseModel):
@@ -116,7 +118,7 @@ class IngestedEventPageBodyV3(BaseModel):
 def list_events_v3(call: Call) -> Reply:
     """A page of events, with the URIs of the pages around it."""
     asked = query_from_parameters(call.namespace, call.query)
-    page = read_page(call, asked, None)
+    page = read_page(call, asked, None, "as_of")
     body = {
         "data": [_item(event) for event in page.events],
         "meta": {"page": _links(call.target, asked, page) | {"size": asked.limit}},

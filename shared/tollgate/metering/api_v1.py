@@ -14,9 +14,8 @@ from tollgate.core.decimals import plain_text
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
-from tollgate.events.as_of import read_as_of
-from tollgate.events.position import Token
-from tollgate.metering.distinct import distinct_dimension_values, distinct_subjects
+from tollgate.events.as_of import as_of
+from tollgate.metering.distinct import Asked, distinct_dimension_values, distinct_subjects
 from tollgate.metering.filter_dialects import parse_filter_string
 from tollgate.metering.filters import And, Filter, Membership
 from tollgate.metering.meter import Meter, MeterChanges, MeterInput
@@ -118,18 +117,21 @@ def query_meter(call: Call) -> Reply:
 
 def list_subjects(call: Call) -> list[str]:
     """Subjects that a meter has events of, in order."""
-    return distinct_subjects(
-        call.parts.get(open_clickhouse), _meter(call), call.query.start, call.query.end
-    )
+    query: PeriodParameters = call.query
+    meter, clickhouse = _meter(call), call.parts.get(open_clickhouse)
+    await_position(call)
+    asked = Asked(start=query.start, end=query.end, as_of=as_of(call, query.as_of))
+    return distinct_subjects(clickhouse, meter, asked)
 
 
 def list_group_by_values(call: Call) -> list[str]:
     """Values of one dimension, in order; by default of the last 24 hours."""
-    meter, query = _meter(call), call.query
+    query: PeriodParameters = call.query
+    meter, clickhouse = _meter(call), call.parts.get(open_clickhouse)
+    await_position(call)
     start: datetime = query.start or call.parts.clock.now() - timedelta(hours=24)
-    return distinct_dimension_values(
-        call.parts.get(open_clickhouse), meter, call.path["groupByKey"], (start, query.end)
-    )
+    asked = Asked(start=start, end=query.end, as_of=as_of(call, query.as_of))
+    return distinct_dimension_values(clickhouse, meter, call.path["groupByKey"], asked)
 
 
 def get_progress(call: Call) -> ProgressBody:
@@ -149,15 +151,6 @@ def tracked_query(
     bounds = QueryBounds(rows_max=settings.query_rows_max, seconds_max=settings.query_seconds_max)
     with tracked(call, client_id):
         return run_query(call.parts.get(open_clickhouse), meter, asked, bounds)
-
-
-def as_of(call: Call, text: str | None) -> Token | None:
-    """The vector that a request's `asOf` means; None without one.
-
-    Raises:
-        InvalidInput: it is neither a time nor a position.
-    """
-    return None if text is None else read_as_of(call.parts.get(open_clickhouse), text)
 
 
 def query_from_body(body: MeterQueryBody) -> MeterQuery:

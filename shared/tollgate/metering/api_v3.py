@@ -12,9 +12,9 @@ from tollgate.core.errors import Conflict, Fault, InvalidInput
 from tollgate.core.ids import ULID_PATTERN
 from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
+from tollgate.events.as_of import as_of
 from tollgate.metering.api_v1 import (
     CSV,
-    as_of,
     safe_cell,
     tracked_query,
     wants_csv,

@@ -14,7 +14,8 @@ import msgspec
 
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.times import format_instant
-from tollgate.events.position import Position
+from tollgate.events.facts import counting, has_corrections, within
+from tollgate.events.position import Position, Token
 from tollgate.metering.aggregation import DOCUMENT
 from tollgate.metering.event_cursor import EventKey, EventOrder
 from tollgate.metering.filters import Filter, Parameters, to_sql
@@ -82,6 +83,7 @@ class EventQuery:
         after: only what follows this event in the list.
         before: only what precedes it, the nearest ones; not together with `after`.
         limit: events on the page, 1 to `LIMIT_MAX`.
+        as_of: only what was known at this vector of the log; None: all that is known now.
     """
 
     namespace: str
@@ -91,6 +93,7 @@ class EventQuery:
     after: EventKey | None = None
     before: EventKey | None = None
     limit: int = LIMIT_MAX
+    as_of: Token | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +228,12 @@ def _select(
     wanted = asked.limit + 1
     bound = Parameters("p")
     ascending = asked.descending == (asked.before is not None)
-    conditions = [f"namespace = {bound.bind(asked.namespace)}"]
+    namespace = bound.bind(asked.namespace)
+    conditions = [f"namespace = {namespace}"]
+    if asked.as_of is not None:
+        conditions.append(within(asked.as_of))
+    if has_corrections(clickhouse, asked.namespace):
+        conditions.append(counting(namespace, vector=asked.as_of))
     for field, condition in asked.filters:
         nullable = field is EventField.CUSTOMER
         conditions.append(f"({to_sql(condition, _COLUMNS[field], bound, nullable=nullable)})")

@@ -31,6 +31,7 @@ _MODULES = (
     "tollgate.events.api_dead_letters",
     "tollgate.events.api_seals",
     "tollgate.metering.api_adjustments",
+    "tollgate.events.api_corrections",
     "tollgate.events.api_debug",
     "tollgate.events.api_backup",
     "tollgate.customers.api_v1",

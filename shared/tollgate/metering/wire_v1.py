@@ -136,6 +136,7 @@ class PeriodParameters(Wire):
 
     start: WireInstant | None = Field(default=None, alias="from")
     end: WireInstant | None = Field(default=None, alias="to")
+    as_of: AsOf = None
 
 
 class MeterQueryRowBody(Wire):
