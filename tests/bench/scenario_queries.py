@@ -87,7 +87,7 @@ def _bytes_row(events: int, stored: Any, note: str) -> Row:
         values=[sum(sizes.values())],
         baseline=_RAW,
         baseline_values=[raw],
-        notes=[note, parts, *largest],
+        notes=[note, f"keys of all days are held: {parts}", *largest],
         details=stored,
     )
 

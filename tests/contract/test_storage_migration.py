@@ -18,7 +18,6 @@ from tollgate.platform import clickhouse_schema
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.event_log import StoredRecord
 
-BEFORE = 2
 DAYS = 120
 """More days than one insert may have partitions, unless it says so."""
 
@@ -49,12 +48,13 @@ def events_of_before() -> list[Batch]:
 
 def test_keys_of_before_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     migrations = clickhouse_schema.read_migrations()
+    before = [migration.name for migration in migrations].index("storage")
     batches = events_of_before()
     with (
         ClickHouseServer(tmp_path / "engine") as server,
         ClickHouse(url=server.url) as clickhouse,
     ):
-        monkeypatch.setattr(clickhouse_schema, "read_migrations", lambda: migrations[:BEFORE])
+        monkeypatch.setattr(clickhouse_schema, "read_migrations", lambda: migrations[:before])
         clickhouse_schema.migrate_clickhouse(clickhouse)
         rows = [row for b in batches for row in event_rows(b, np.ones(len(b), np.bool_))]
         # An insert over many months is refused unless it says so; a loader never makes one.
@@ -62,11 +62,9 @@ def test_keys_of_before_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             clickhouse.insert("events", EVENT_COLUMNS, b"".join(rows[start : start + 3]))
         monkeypatch.undo()
         # As if the process had ended between the last statement and the note that it is done.
-        for migration in migrations[BEFORE:]:
-            if migration.name == "storage":
-                for statement in clickhouse_schema.render(migration.template, durable=True):
-                    clickhouse.command(statement)
-        assert clickhouse_schema.migrate_clickhouse(clickhouse) == len(migrations) - BEFORE
+        for statement in clickhouse_schema.render(migrations[before].template, durable=True):
+            clickhouse.command(statement)
+        assert clickhouse_schema.migrate_clickhouse(clickhouse) == len(migrations) - before
         assert clickhouse_schema.migrate_clickhouse(clickhouse) == 0
         keys = clickhouse.query(
             "SELECT key, digest, log_generation, log_partition, log_offset, log_index,"
