@@ -134,11 +134,12 @@ class SealHouse:
             action=action,
             reason=reason,
             actor="someone",
+            content="",
         )
         received = column_time(self.stage.clock.us)
         hashed = key_hash(key_prefix(self.namespace), "s", event_id)
         event = (
-            encode_key(self.namespace, "s", event_id, received, hashed)
+            encode_key((self.namespace, "s", event_id), received, hashed)
             if amended is None
             else self.encoded(amended)
         )

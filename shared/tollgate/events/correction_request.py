@@ -12,7 +12,7 @@ from tollgate.core.errors import Conflict, Fault, InvalidInput
 from tollgate.core.ids import new_ulid
 from tollgate.core.times import format_instant, parse_instant
 from tollgate.events.append import append_lines, arrival_of
-from tollgate.events.correct import Key, read_states
+from tollgate.events.correct import read_states
 from tollgate.events.correction import (
     Action,
     Applied,
@@ -29,6 +29,7 @@ from tollgate.events.faults import read_event
 from tollgate.events.identity import canonical_json, key_hash
 from tollgate.events.position import Token
 from tollgate.events.record import CORRECTIONS_VERSION, Encoded
+from tollgate.events.stored_events import Key
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.parts import Parts, open_clickhouse
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import PermanentFault
-from tollgate.events.facts import after, within
+from tollgate.events.facts import POSITION, after, within
 from tollgate.events.imbalance import (
     EVERYBODY,
     Counts,
@@ -145,14 +145,24 @@ def _ledger(clickhouse: ClickHouse, part: Slice) -> dict[Place, Counts]:
 def _stored(clickhouse: ClickHouse, part: Slice) -> tuple[dict[Place, int], dict[Place, int]]:
     """Events and amendments in `events`."""
     distinct = _DISTINCT.format(suffix="", and_="")
-    rows = clickhouse.query(
-        f"SELECT namespace, {_RECEIVED} AS hour, amendment, {distinct}"
-        f" FROM {DATABASE}.events WHERE {_where(part)} GROUP BY namespace, hour, amendment"
+    events = clickhouse.query(
+        f"SELECT namespace, {_RECEIVED} AS hour, {distinct} FROM {DATABASE}.events"
+        f" WHERE {_where(part)} AND amendment = 0 GROUP BY namespace, hour"
     )
-    found: tuple[dict[Place, int], dict[Place, int]] = ({}, {})
-    for namespace, hour, amendment, count in rows:
-        found[int(amendment)][namespace, int(hour)] = int(count)
-    return found
+    # An event that an operation gives back keeps its own time of receipt: the correction's counts.
+    place = f"namespace, {POSITION}"
+    amendments = clickhouse.query(
+        f"SELECT namespace, if(c.known, c.hour, a.hour) AS hour, count() FROM"
+        f" (SELECT DISTINCT {place}, {_RECEIVED} AS hour FROM {DATABASE}.events"
+        f" WHERE {_where(part)} AND amendment = 1) AS a"
+        f" ANY LEFT JOIN (SELECT {place}, {_RECEIVED} AS hour, 1 AS known"
+        f" FROM {DATABASE}.event_corrections WHERE {_where(part)} AND action = 'amend') AS c"
+        f" USING ({place}) GROUP BY namespace, hour"
+    )
+    return (
+        {(row[0], int(row[1])): int(row[2]) for row in events},
+        {(row[0], int(row[1])): int(row[2]) for row in amendments},
+    )
 
 
 def _uncounted(
@@ -169,7 +179,8 @@ def _uncounted(
     amended = _DISTINCT.format(suffix="If", and_=", action = 'amend' AND effect = 'applied'")
     for namespace, hour, corrections, amendments in clickhouse.query(
         f"SELECT namespace, {_RECEIVED} AS hour, {distinct}, {amended}"
-        f" FROM {DATABASE}.event_corrections WHERE {_where(part)} GROUP BY namespace, hour"
+        f" FROM {DATABASE}.event_corrections WHERE {_where(part)} AND action != 'hold'"
+        " GROUP BY namespace, hour"
     ):
         found = outcomes.setdefault((namespace, int(hour)), {})
         found["corrections"], found["amended"] = int(corrections), int(amendments)
