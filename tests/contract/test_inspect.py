@@ -224,7 +224,8 @@ def test_dead_letters_are_kept_and_balance(bad_log: Server) -> None:
 
 def tally(**counts: int) -> dict[str, Any]:
     all_counts = dict.fromkeys(("stored", "duplicate", "conflict", "dead"), 0) | counts
-    return all_counts | {"accepted": sum(all_counts.values()), "balanced": True}
+    accepted = sum(all_counts.values())
+    return all_counts | {"accepted": accepted, "corrections": 0, "balanced": True}
 
 
 def test_the_ledger_says_what_became_of_each_hour(new_server: Callable[..., Server]) -> None:

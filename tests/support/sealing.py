@@ -19,6 +19,7 @@ from tollgate.events.identity import key_hash, key_prefix
 from tollgate.events.ledger import Frontier, read_frontier
 from tollgate.events.position import Token
 from tollgate.events.record import CORRECTIONS_VERSION, VERSION, Encoded, Group, encode_record
+from tollgate.events.recount_store import RecountStore
 from tollgate.events.seal_run import Sealer, SealRun
 from tollgate.events.seal_store import SealStore
 from tollgate.metering.meter import Aggregation, ManagedBy, Meter
@@ -50,9 +51,10 @@ class SealHouse:
         self.namespace = stage.namespace
         self.clickhouse = stage.clickhouse
         self.store = SealStore(database)
+        self.recounts = RecountStore(database)
         # Other tests share the engine: what is older than this log is none of ours.
         generation = stage.log.generation
-        self.store.save_recount(
+        self.recounts.save_recount(
             Token(generation=0, offsets={}), Token(generation=generation, offsets={}), ()
         )
         self._corrections = 0
@@ -65,6 +67,7 @@ class SealHouse:
             layouts=OneLayout(self.stage.log),
             frontier=Frontier(self.clickhouse),
             store=self.store,
+            recounts=self.recounts,
             clock=self.stage.clock,
             lateness=LATENESS,
             gapless=True,
@@ -106,11 +109,15 @@ class SealHouse:
 
     def load(self) -> None:
         """Loads all that the log holds."""
+        if not self._loader.progress.ready:
+            self._loader.prepare()
         frontier = read_frontier(self.clickhouse, self.stage.log.generation, 0)
         for batch in by_day(self.stage.log.read(0, frontier, 1 << 24)):
-            # Batches are of one kind.
+            # Batches are of one kind; after a failure a loader starts over from the ledger.
+            self._loader.progress.ready = False
             for record in batch:
                 self._loader.load([record])
+            self._loader.progress.ready = True
 
     def send(self, *uses: Use) -> None:
         """Events, loaded."""

@@ -26,7 +26,7 @@ from tollgate.events.inspect import (
     find_event,
     list_uncounted,
 )
-from tollgate.events.seal_run import open_seal_store
+from tollgate.events.seal_run import open_recount_store, open_seal_store
 from tollgate.events.wire_seals import imbalance_body
 from tollgate.events.wire_v1 import (
     EventHistoryBody,
@@ -170,9 +170,10 @@ def get_ledger(call: Call) -> LedgerBody:
 
 def _sealing(call: Call, namespace: str, begin: datetime, end: datetime) -> dict[str, Any]:
     """What SQL knows of the ledger; nothing while it is away: loading goes on without it."""
-    store = call.parts.get(open_seal_store)
+    parts = call.parts
     try:
-        state, off = store.state(namespace), store.imbalances(namespace)
+        state = parts.get(open_seal_store).state(namespace)
+        off = parts.get(open_recount_store).imbalances(namespace)
     except Transient:
         return {}
     found: dict[str, Any] = {

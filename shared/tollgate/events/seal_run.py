@@ -19,6 +19,7 @@ from tollgate.events.late import HOURS_MAX, Range, read_active, read_late, read_
 from tollgate.events.ledger import Frontier, open_frontier, read_frontiers_after
 from tollgate.events.position import Token, covers, joined
 from tollgate.events.recount import SLICE_EVENTS_MAX, LogCheck, merged, read_slices, recount
+from tollgate.events.recount_store import RecountStore
 from tollgate.events.seal import (
     BEGINNING,
     Late,
@@ -65,7 +66,7 @@ class Sealer:
     """Everything that sealing needs.
 
     Attributes:
-        clickhouse, layouts, frontier, store, clock: the parts.
+        clickhouse, layouts, frontier, store, recounts, clock: the parts.
         lateness: how long after its end an hour still takes events.
         gapless: every offset of the log is a record's.
         wait_ms: how long a run waits for the loader.
@@ -76,6 +77,7 @@ class Sealer:
     layouts: Layouts
     frontier: Frontier
     store: SealStore
+    recounts: RecountStore
     clock: Clock
     lateness: timedelta
     gapless: bool
@@ -92,7 +94,7 @@ class Sealer:
         # The clock first: what the log holds after that is all that came in time.
         through = sealable_through(self.clock.now(), self.lateness)
         ends = self._ends()
-        recounted = self.store.recounted()
+        recounted = self.recounts.recounted()
         wanted = dict(ends)
         for partition, offset in recounted.offsets.items():
             key = (recounted.generation, partition)
@@ -131,9 +133,9 @@ class Sealer:
     def _recount(self, recounted: Token, vector: Token) -> None:
         logs = {each: self.layouts.open(each) for each in self.layouts.generations()}
         with LogCheck(self.clickhouse, logs, gapless=self.gapless) as check:
-            for part in sorted({each.part for each in self.store.imbalances()}):
+            for part in sorted({each.part for each in self.recounts.imbalances()}):
                 found, _ = self._count(check, part)
-                self.store.replace_imbalances(part, found)
+                self.recounts.replace_imbalances(part, found)
             for part in read_slices(self.clickhouse, recounted, vector, self.slice_events_max):
                 found, namespaces = self._count(check, part)
                 for each in found:
@@ -141,10 +143,10 @@ class Sealer:
                 offsets = dict(recounted.offsets) if part.generation == recounted.generation else {}
                 offsets[part.partition] = part.through
                 done = Token(generation=part.generation, offsets=offsets)
-                self.store.save_recount(recounted, done, found, namespaces)
+                self.recounts.save_recount(recounted, done, found, namespaces)
                 recounted = done
         if recounted != vector:
-            self.store.save_recount(recounted, vector, ())
+            self.recounts.save_recount(recounted, vector, ())
 
     def _count(self, check: LogCheck, part: Slice) -> tuple[list[Imbalance], set[str]]:
         ledger, found = recount(self.clickhouse, part)
@@ -155,7 +157,7 @@ class Sealer:
         sealed: dict[str, tuple[Seal, ...]] = {}
         blocked: dict[str, str] = {}
         due: dict[str, dict[str, SealState]] = {}
-        off = self.store.imbalances()
+        off = self.recounts.imbalances()
         for namespace, state in sorted(self.store.states().items()):
             reason = blocking(namespace, state, off)
             if reason:
@@ -253,9 +255,9 @@ class Sealer:
             )
         except TollgateError as away:
             missing.append(f"what the log held was unknown: {away.detail}")
-        if not covers(self.store.recounted(), vector):
+        if not covers(self.recounts.recounted(), vector):
             missing.append("not all of the ledger was counted again")
-        if reason := blocking(namespace, state, self.store.imbalances(namespace)):
+        if reason := blocking(namespace, state, self.recounts.imbalances(namespace)):
             missing.append(reason)
         return missing
 
@@ -276,6 +278,11 @@ def open_seal_store(parts: Parts) -> SealStore:
     return SealStore(parts.get(open_database))
 
 
+def open_recount_store(parts: Parts) -> RecountStore:
+    """The recount of the control plane."""
+    return RecountStore(parts.get(open_database))
+
+
 def open_sealer(parts: Parts) -> Sealer:
     """The sealer of this process."""
     settings = parts.settings
@@ -284,6 +291,7 @@ def open_sealer(parts: Parts) -> Sealer:
         layouts=parts.get(open_layouts),
         frontier=parts.get(open_frontier),
         store=parts.get(open_seal_store),
+        recounts=parts.get(open_recount_store),
         clock=parts.clock,
         lateness=timedelta(seconds=settings.seal_lateness_seconds),
         gapless=not settings.log_url.startswith("kafka:"),

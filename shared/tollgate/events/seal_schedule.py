@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tollgate.events.balance import Tally, read_total
 from tollgate.events.seal import BEGINNING
-from tollgate.events.seal_run import SealRun, open_seal_store, open_sealer
+from tollgate.events.seal_run import SealRun, open_recount_store, open_seal_store, open_sealer
 from tollgate.platform.parts import Parts, open_clickhouse
 from tollgate.platform.telemetry import gauge
 
@@ -70,14 +70,14 @@ def _note(parts: Parts, run: SealRun) -> None:
         parts.get(open_seal_store),
         parts.clock.now(),
     )
-    before = progress.figures
+    before, off = progress.figures, parts.get(open_recount_store).imbalances()
     good = not run.problem and not run.blocked
     states = store.states().values()
     sealed = [s.sealed_through for s in states if s.sealed_through > BEGINNING]
     progress.figures = SealFigures(
         succeeded_at=now if good else before.succeeded_at if before else None,
         recent=read_total(parts.get(open_clickhouse), now - _RECENT, now),
-        imbalanced_hours=len({(each.namespace, each.hour) for each in store.imbalances()}),
+        imbalanced_hours=len({(each.namespace, each.hour) for each in off}),
         blocked=len(run.blocked),
         sealed_through=min(sealed, default=None),
         revisions=store.count_revisions(),

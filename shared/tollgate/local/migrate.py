@@ -17,6 +17,7 @@ from tollgate.core.errors import Conflict, PermanentFault, TollgateError
 from tollgate.events.ledger import open_frontier, read_newest_generation
 from tollgate.events.load_service import open_workers
 from tollgate.events.migrate import copy_day, count_events, differences, require_room
+from tollgate.events.recount_store import recounts
 from tollgate.events.seal_store import seals
 from tollgate.events.store import dead_letter_endings
 from tollgate.local.world import DATA, World
@@ -119,7 +120,8 @@ def _copy_control_plane(source: Parts, target: Parts, say: Say) -> None:
         source.get(open_database), target.get(open_database), without=_OF_THE_MOMENT
     )
     # A store that nobody imported has no table in the metadata, and would be left behind.
-    assert counts.keys() >= {access_keys.name, seals.name, dead_letter_endings.name}
+    own = {table.name for table in (access_keys, seals, recounts, dead_letter_endings)}
+    assert counts.keys() >= own
     say("control plane: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
 
 
