@@ -89,6 +89,17 @@ def test_an_amendment_changes_both_its_hours(house: SealHouse) -> None:
     assert [house.value(after.previous, hour) for hour in (-3, 0)] == [1, 10]
 
 
+def test_an_event_that_a_backfill_holds_back_changes_nothing_yet(house: SealHouse) -> None:
+    house.send(Use(id="a"))
+    house.pass_hours(2)
+    house.seal()
+    house.send(Use(id="b", n=5, backfill="last-year"), Use(id="c"))
+    assert house.value() == 2
+    house.pass_hours(1)
+    revision, _ = house.seal().sealed[house.namespace]
+    assert (revision.late_events, revision.late_corrections) == (1, 0)
+
+
 def test_a_namespace_without_events_needs_no_seal_of_its_own(house: SealHouse) -> None:
     house.send(Use(id="a"))
     house.pass_hours(2)
