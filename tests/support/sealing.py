@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from tests.support.loading import HOUR_US, NOON_US, NewStage, Stage, by_day
 from tollgate.core.clock import datetime_from_us
+from tollgate.events.backfill import EXTENSION
 from tollgate.events.correction import Action, Request, encode_correction, encode_key
 from tollgate.events.event import Arrival, Attributes, column_time, encode
 from tollgate.events.identity import key_hash, key_prefix
@@ -41,6 +42,7 @@ class Use:
     hour: int = 0
     subject: str = "u"
     model: str = "a"
+    backfill: str = ""
 
 
 class SealHouse:
@@ -96,7 +98,7 @@ class SealHouse:
             time_us=NOON_US + use.hour * HOUR_US + 1,
             datacontenttype="",
             dataschema="",
-            extensions="",
+            extensions=f'{{"{EXTENSION}":"{use.backfill}"}}' if use.backfill else "",
         )
         return encode(attributes, f'{{"n":{use.n},"model":"{use.model}"}}'.encode(), arrival)
 

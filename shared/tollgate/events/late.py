@@ -1,7 +1,8 @@
 """Use case: what came in for hours that are sealed, found by position.
 
 A fact is late at the position from which on it holds: an event at its own, a correction where it
-applies. Only the positions of a range are looked at.
+applies, an event that a backfill holds back where it is let go. Only the positions of a range are
+looked at.
 """
 
 from collections.abc import Sequence
@@ -58,6 +59,11 @@ class Range:
     def sql(self, prefix: str = "log") -> str:
         """SQL: a position is in it."""
         return f"{after(self.begin, prefix)} AND {within(self.end, prefix)}"
+
+    def counting(self) -> str:
+        """SQL: an event of the range did not hold itself back when it came in."""
+        held = f"SELECT {POSITION} FROM {DATABASE}.event_corrections WHERE action = 'hold'"
+        return f"({POSITION}) NOT IN ({held} AND {self.sql()})"
 
     def rows(self) -> str:
         """SQL: a row stands in it; parts of the table that are older or younger are not read."""
@@ -119,10 +125,12 @@ def read_late(
         f"SELECT namespace, {_hour('time')} AS hour,"
         f" uniqExactIf({place}, amendment = 0) AS events, 0 AS corrections"
         f" FROM {DATABASE}.events WHERE {mine} AND {part.rows()} AND hour < {{hour:Int64}}"
+        f" AND {part.counting()}"
         " GROUP BY namespace, hour"
         " UNION ALL SELECT namespace, hour, 0, uniqExact(place) FROM ("
         f"SELECT namespace, {_hour('superseded_time')} AS hour, {place} AS place"
         f" FROM {DATABASE}.event_corrections WHERE {mine} AND superseded_generation > 0"
+        " AND action != 'hold'"
         f" AND {part.sql('applied')} AND hour < {{hour:Int64}}"
         f" UNION ALL SELECT namespace, {_hour('time')} AS hour, {place} AS place"
         f" FROM {DATABASE}.events"
@@ -204,13 +212,14 @@ def read_touched(clickhouse: ClickHouse, part: Range, asked: TouchedQuery) -> tu
         f" uniqExactIf({place}, amendment = 0) AS events, 0 AS corrections,"
         " emptyArrayString() AS reasons, emptyArrayString() AS actors,"
         f" emptyArrayString() AS operations FROM {DATABASE}.events WHERE {of_events}"
+        f" AND {part.counting()}"
         " GROUP BY hour, subject"
         " UNION ALL SELECT hour, subject, 0, uniqExact(place), groupUniqArray(10)(reason),"
         " groupUniqArray(10)(actor), groupUniqArray(10)(operation) FROM ("
         f"SELECT {_hour('superseded_time')} AS hour, superseded_subject AS subject,"
         f" {place} AS place, {facts}"
         f" FROM {DATABASE}.event_corrections WHERE namespace = {{namespace:String}}"
-        " AND superseded_type = {type:String} AND superseded_generation > 0"
+        " AND superseded_type = {type:String} AND superseded_generation > 0 AND action != 'hold'"
         f" AND {part.sql('applied')} AND hour IN {{hours:Array(Int64)}}{subjects}"
         f" UNION ALL SELECT {_hour('time')} AS hour, subject, {place} AS place,"
         f" c.1 AS reason, c.2 AS actor, c.3 AS operation FROM {DATABASE}.events"

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import PermanentFault
-from tollgate.events.facts import POSITION, after, within
+from tollgate.events.facts import after, within
 from tollgate.events.imbalance import (
     EVERYBODY,
     Counts,
@@ -35,10 +35,9 @@ _READ_BYTES: Final = 8 << 20
 _LAST_OFFSET: Final = 2**63 - 1
 _FINAL: Final[dict[str, object]] = {"do_not_merge_across_partitions_select_final": 1}
 # An index has 24 bits, an offset 40: a record of 16 M events would be far beyond its own bounds.
-_DISTINCT: Final = (
-    "uniqExact{suffix}(bitOr(bitShiftLeft(log_offset, 24), toUInt64(log_index)){and_})"
-)
+_DISTINCT: Final = "uniqExact(bitOr(bitShiftLeft(log_offset, 24), toUInt64(log_index)))"
 _RECEIVED: Final = "intDiv(toUnixTimestamp64Micro(received_at), 3600000000)"
+_APPENDED: Final = "intDiv(toUnixTimestamp64Micro(appended_at), 3600000000)"
 
 
 def read_slices(
@@ -143,47 +142,44 @@ def _ledger(clickhouse: ClickHouse, part: Slice) -> dict[Place, Counts]:
 
 
 def _stored(clickhouse: ClickHouse, part: Slice) -> tuple[dict[Place, int], dict[Place, int]]:
-    """Events and amendments in `events`."""
-    distinct = _DISTINCT.format(suffix="", and_="")
-    events = clickhouse.query(
-        f"SELECT namespace, {_RECEIVED} AS hour, {distinct} FROM {DATABASE}.events"
-        f" WHERE {_where(part)} AND amendment = 0 GROUP BY namespace, hour"
+    """Events and amendments in `events`.
+
+    An amendment may carry the time at which its event was received first, or that of its
+    correction: amendments are compared by the hour of their append.
+    """
+    rows = clickhouse.query(
+        f"SELECT namespace, if(amendment = 1, {_APPENDED}, {_RECEIVED}) AS hour, amendment,"
+        f" {_DISTINCT} FROM {DATABASE}.events WHERE {_where(part)}"
+        " GROUP BY namespace, hour, amendment"
     )
-    # An event that an operation gives back keeps its own time of receipt: the correction's counts.
-    place = f"namespace, {POSITION}"
-    amendments = clickhouse.query(
-        f"SELECT namespace, if(c.known, c.hour, a.hour) AS hour, count() FROM"
-        f" (SELECT DISTINCT {place}, {_RECEIVED} AS hour FROM {DATABASE}.events"
-        f" WHERE {_where(part)} AND amendment = 1) AS a"
-        f" ANY LEFT JOIN (SELECT {place}, {_RECEIVED} AS hour, 1 AS known"
-        f" FROM {DATABASE}.event_corrections WHERE {_where(part)} AND action = 'amend') AS c"
-        f" USING ({place}) GROUP BY namespace, hour"
-    )
-    return (
-        {(row[0], int(row[1])): int(row[2]) for row in events},
-        {(row[0], int(row[1])): int(row[2]) for row in amendments},
-    )
+    found: tuple[dict[Place, int], dict[Place, int]] = ({}, {})
+    for namespace, hour, amendment, count in rows:
+        found[int(amendment)][namespace, int(hour)] = int(count)
+    return found
 
 
 def _uncounted(
     clickhouse: ClickHouse, part: Slice, events: dict[Place, int]
 ) -> dict[Place, Counts]:
     """All that the tables hold of events, outcomes and corrections."""
-    distinct = _DISTINCT.format(suffix="", and_="")
     outcomes: dict[Place, dict[str, int]] = {p: {"stored": n} for p, n in events.items()}
     for namespace, hour, outcome, count in clickhouse.query(
-        f"SELECT namespace, {_RECEIVED} AS hour, toString(outcome), {distinct}"
+        f"SELECT namespace, {_RECEIVED} AS hour, toString(outcome), {_DISTINCT}"
         f" FROM {DATABASE}.event_outcomes WHERE {_where(part)} GROUP BY namespace, hour, outcome"
     ):
         outcomes.setdefault((namespace, int(hour)), {})[outcome] = int(count)
-    amended = _DISTINCT.format(suffix="If", and_=", action = 'amend' AND effect = 'applied'")
-    for namespace, hour, corrections, amendments in clickhouse.query(
-        f"SELECT namespace, {_RECEIVED} AS hour, {distinct}, {amended}"
-        f" FROM {DATABASE}.event_corrections WHERE {_where(part)} AND action != 'hold'"
+    # An event of a backfill that holds itself back is no correction of the log.
+    for namespace, hour, corrections in clickhouse.query(
+        f"SELECT namespace, {_RECEIVED} AS hour, {_DISTINCT} FROM {DATABASE}.event_corrections"
+        f" WHERE {_where(part)} AND action != 'hold' GROUP BY namespace, hour"
+    ):
+        outcomes.setdefault((namespace, int(hour)), {})["corrections"] = int(corrections)
+    for namespace, hour, amended in clickhouse.query(
+        f"SELECT namespace, {_APPENDED} AS hour, {_DISTINCT} FROM {DATABASE}.event_corrections"
+        f" WHERE {_where(part)} AND action = 'amend' AND effect = 'applied'"
         " GROUP BY namespace, hour"
     ):
-        found = outcomes.setdefault((namespace, int(hour)), {})
-        found["corrections"], found["amended"] = int(corrections), int(amendments)
+        outcomes.setdefault((namespace, int(hour)), {})["amended"] = int(amended)
     return {place: Counts(**counts) for place, counts in outcomes.items()}
 
 
