@@ -27,6 +27,21 @@ FINAL_SETTINGS: dict[str, object] = {"do_not_merge_across_partitions_select_fina
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hypothesis:
+    """What if other events counted.
+
+    Attributes:
+        without: trusted SQL of rows of `events` that do not.
+        also: the same of rows that do.
+        parameters: what both bind.
+    """
+
+    without: str
+    also: str
+    parameters: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeterQuery:
     """What is asked.
 
@@ -40,6 +55,7 @@ class MeterQuery:
         subject_filter: a condition on the subject, besides `subjects`.
         customers: subject to customer, of the customers asked for; None: no customer is asked for.
         as_of: only what was known at this vector of the log; None: all that is known now.
+        supposing: that other events counted.
     """
 
     start: datetime | None = None
@@ -52,6 +68,7 @@ class MeterQuery:
     subject_filter: Filter | None = None
     customers: Mapping[str, str] | None = None
     as_of: Token | None = None
+    supposing: Hypothesis | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +198,8 @@ class _Statement:
     def parameters(self) -> dict[str, object]:
         """All that the SQL binds."""
         found = dict(self._bound.values) | self.value.parameters()
+        if self.asked.supposing is not None:
+            found |= self.asked.supposing.parameters
         for number, path in enumerate(self._paths.values()):
             found |= path.parameters(f"d{number}")
         return found
@@ -193,10 +212,17 @@ class _Statement:
         asked, bind = self.asked, self._bound.bind
         namespace, event_type = bind(self.meter.namespace), bind(self.meter.event_type)
         parts = [f"namespace = {namespace}", f"type = {event_type}"]
+        facts = []
         if asked.as_of is not None:
-            parts.append(within(asked.as_of))
+            facts.append(within(asked.as_of))
         if self._corrected:
-            parts.append(counting(namespace, event_type, asked.as_of))
+            facts.append(counting(namespace, event_type, asked.as_of))
+        if asked.supposing is not None:
+            counted = " AND ".join(facts) or "true"
+            facts = [
+                f"(({counted}) AND NOT ({asked.supposing.without}) OR ({asked.supposing.also}))"
+            ]
+        parts += facts
         if asked.subjects is not None:
             parts.append(f"subject IN {bind(asked.subjects)}")
         if asked.customers is not None:

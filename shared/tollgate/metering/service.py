@@ -32,6 +32,7 @@ _MODULES = (
     "tollgate.events.api_seals",
     "tollgate.metering.api_adjustments",
     "tollgate.events.api_corrections",
+    "tollgate.metering.api_backfills",
     "tollgate.events.api_debug",
     "tollgate.events.api_backup",
     "tollgate.customers.api_v1",
