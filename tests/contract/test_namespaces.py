@@ -80,6 +80,12 @@ def by_letter(number: int) -> Callable[[World, str], Mapping[str, str]]:
     return lambda _world, house: {"letter": f"1-0-0-{2 * HOUSES.index(house) + number}"}
 
 
+def by_backfill(_world: World, house: str) -> Mapping[str, str]:
+    return {"name": f"backfill-{house}"}
+
+
+NO_EVENT = {"action": "void", "source": "nowhere", "reason": "none"}
+NO_EVENTS = {"filter": {"source": "nowhere"}}
 MODEL = {"groupByKey": "model"}
 MODEL_GROUP = {"groupBy": {"model": "$.model"}}
 GROUPED = {"groupBy": ["model"]}
@@ -143,6 +149,16 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "replayDeadLetter": (Probe(path=by_letter(0), body=lambda h: {"reason": mark(h)}),),
     "forceSeal": (Probe(body=lambda h: {"through": "2021-01-01T00:00:00Z", "reason": mark(h)}),),
     "discardDeadLetter": (Probe(path=by_letter(1), body=lambda h: {"reason": mark(h)}),),
+    "correctEvents": (Probe(body=lambda h: {"corrections": [NO_EVENT | {"id": mark(h)}]}),),
+    "listCorrections": (PLAIN, Probe(query=lambda _h: {"source": "shared", "id": "gone"})),
+    "voidEventsInBulk": (
+        Probe(body=lambda h: NO_EVENTS | {"name": "bulk", "reason": mark(h), "confirm": 0}),
+    ),
+    "openBackfill": (Probe(body=lambda h: NO_EVENTS | {"name": "made", "reason": mark(h)}),),
+    "listBackfills": (PLAIN,),
+    "getBackfill": (Probe(path=by_backfill),),
+    "closeBackfill": (Probe(path=by_backfill, body=lambda _h: {"confirm": 0}),),
+    "revertBackfill": (Probe(path=by_backfill, body=lambda h: {"reason": mark(h)}),),
     "deleteMeter": (Probe(path=by_spare_meter, own=done, ends=True),),
     "delete-meter": (Probe(path=by_meter_id, own=done, ends=True),),
     "deleteSubject": (

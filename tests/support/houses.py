@@ -132,6 +132,10 @@ def furnish(world: World, house: str) -> None:
     seal = {"through": "2020-01-01T00:00:00Z", "reason": mark(house)}
     world.admin(house, "POST", "/api/v1/seals", seal)
     world.send(house, "late", time="2019-06-01T12:30:00Z", tokens=1)
+    void = {"action": "void", "source": "shared", "id": "gone", "reason": mark(house)}
+    world.admin(house, "POST", "/api/v1/corrections", {"corrections": [void]})
+    nothing = {"reason": mark(house), "filter": {"source": "nowhere"}}
+    world.admin(house, "POST", "/api/v1/backfills", nothing | {"name": f"backfill-{house}"})
     key = world.keys[house, "read"]
     query = {"clientId": f"client-{house}"}
     assert world.call("GET", "/api/v1/meters/shared/query", key, params=query).is_success
