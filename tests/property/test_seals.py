@@ -1,6 +1,7 @@
 """Seals: what an hour's figures are made of, what came later, who may force one."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tollgate.events.seal import BEGINNING
 from tollgate.events.seal_run import open_recount_store, open_seal_store, open_sealer
 from tollgate.events.seal_schedule import open_seal_progress, recount_and_seal, seal_metrics
 from tollgate.platform.clickhouse import DATABASE
+from tollgate.platform.event_log import OneLayout
 from tollgate.platform.parts import Parts, open_clickhouse
 from tollgate.platform.settings import Settings
 
@@ -245,3 +247,21 @@ def test_the_scheduled_step_says_how_it_went(house: SealHouse, tmp_path: Path) -
     assert figures["tollgate_seal_revisions"] == 1
     assert figures["tollgate_seal_delay_seconds"] == 0
     parts.close()
+
+
+class NoLayout(OneLayout):
+    """A log that was never set up, or not the one that was loaded."""
+
+    def generations(self) -> list[int]:
+        return []
+
+
+def test_a_log_that_is_not_the_ledgers_seals_nothing(house: SealHouse) -> None:
+    house.send(Use(id="a"))
+    house.pass_hours(2)
+    sealer = replace(house.sealer(), layouts=NoLayout(house.stage.log))
+    run = sealer.run()
+    assert "Is TOLLGATE_LOG_URL the log that was loaded?" in run.problem
+    assert (run.sealed, house.recounts.recounted().offsets) == ({}, {})
+    (seal,) = sealer.force(house.namespace, hour_at(1), "r", "")
+    assert seal.missing[0].startswith("what the log held was unknown: the ledger has records")

@@ -12,11 +12,16 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from tollgate.core.clock import Clock
-from tollgate.core.errors import Conflict, TollgateError
+from tollgate.core.errors import Conflict, PermanentFault, TollgateError
 from tollgate.events.as_of import vector_now
 from tollgate.events.imbalance import EVERYBODY, Imbalance, Slice
 from tollgate.events.late import HOURS_MAX, Range, read_active, read_late, read_range
-from tollgate.events.ledger import Frontier, open_frontier, read_frontiers_after
+from tollgate.events.ledger import (
+    Frontier,
+    open_frontier,
+    read_frontiers_after,
+    read_newest_generation,
+)
 from tollgate.events.position import Token, covers, joined
 from tollgate.events.recount import SLICE_EVENTS_MAX, LogCheck, merged, read_slices, recount
 from tollgate.events.recount_store import RecountStore
@@ -93,7 +98,10 @@ class Sealer:
         """
         # The clock first: what the log holds after that is all that came in time.
         through = sealable_through(self.clock.now(), self.lateness)
-        ends = self._ends()
+        try:
+            ends = self._ends()
+        except PermanentFault as fault:
+            return SealRun(through=through, problem=fault.detail)
         recounted = self.recounts.recounted()
         wanted = dict(ends)
         for partition, offset in recounted.offsets.items():
@@ -109,9 +117,22 @@ class Sealer:
         return self._seal_all(through, vector)
 
     def _ends(self) -> Ends:
-        """The last offset of every partition that has records."""
+        """The last offset of every partition that has records.
+
+        Raises:
+            Transient: the log is away.
+            PermanentFault: it is not the log of this ledger, so its ends say nothing.
+        """
         ends: Ends = {}
-        for generation in self.layouts.generations():
+        generations = self.layouts.generations()
+        newest = read_newest_generation(self.clickhouse)
+        if max(generations, default=0) < max(1, newest):
+            shown = ", ".join(map(str, generations)) or "none"
+            raise PermanentFault(
+                f"the ledger has records of generation {newest}, the event log has generations:"
+                f" {shown}. Is TOLLGATE_LOG_URL the log that was loaded?"
+            )
+        for generation in generations:
             log = self.layouts.open(generation)
             for partition in range(log.partitions):
                 end = log.end(partition)
@@ -122,7 +143,7 @@ class Sealer:
     def _vector(self, ends: Ends) -> Token:
         newest = max((generation for generation, _ in ends), default=0)
         if not newest:
-            # A log that nothing was written to yet; the ledger may be older than it.
+            # Nothing was written to this generation yet: the ledger has all of those before.
             return vector_now(self.clickhouse)
         return Token(generation=newest, offsets={p: o for (g, p), o in ends.items() if g == newest})
 
