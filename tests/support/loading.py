@@ -288,4 +288,4 @@ def load_all(loader: Loader, records: Sequence[StoredRecord]) -> list[Batch]:
     return [loader.load(batch) for batch in by_day(records)]
 
 
-NewStage = Callable[[], AbstractContextManager[Stage]]
+NewStage = Callable[..., AbstractContextManager[Stage]]

@@ -29,14 +29,14 @@ def stages(interruptible: Interruptible, tmp_path_factory: pytest.TempPathFactor
     """Makes stages; each is a context manager."""
 
     @contextmanager
-    def open_stage() -> Iterator[Stage]:
+    def open_stage(disk: Disk | None = None) -> Iterator[Stage]:
         number = next(_numbers)
         path = tmp_path_factory.mktemp("stage") / "log"
         clock = SetClock()
         path.mkdir()
         write_state(path, new_state(generation=number), Disk())
         interruptible.fail_at(0, after=False)
-        with closing(SegmentLog(path, clock)) as log:
+        with closing(SegmentLog(path, clock, disk=disk)) as log:
             stage = Stage(interruptible, log, f"stage-{number}")
             stage.clock = clock
             yield stage

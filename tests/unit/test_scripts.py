@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
-ENTRIES = ("bench", "check", "lock", "test", "up")
+ENTRIES = ("bench", "check", "lock", "nightly", "test", "up")
 TOOLS = ("bash", "cat", "cksum", "dirname", "env", "rm")
 
 # An interpreter like ours but for one thing: it changes `sys`, then runs what it reads.
@@ -63,6 +63,7 @@ def test_help_needs_nothing(machine: Path, script: str) -> None:
         ("up", ["--prot", "1"], "up: there is no option '--prot'; see scripts/up --help"),
         ("up", ["--port"], "up: --port needs a value; see scripts/up --help"),
         ("check", ["--quick"], "check: there is no option '--quick'; see scripts/check --help"),
+        ("nightly", ["-r"], "nightly: there is no option '-r'; see scripts/nightly --help"),
         ("lock", ["-u"], "lock: there is no option '-u'; see scripts/lock --help"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Seeded fault schedules: the product's code against all that may go wrong around it."""
