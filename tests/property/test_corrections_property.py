@@ -6,6 +6,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.loading import HOUR_US, NOON_US, Correct, NewStage, Sent, Stage, by_day, load_all
 from tollgate.core.errors import Transient
+from tollgate.events.as_of import vector_at, vector_now
 from tollgate.platform.clickhouse import DATABASE
 from tollgate.platform.event_log import StoredRecord
 
@@ -320,3 +322,26 @@ def _load_with_crashes(
             assert len(stage.counting()) <= len(stage.claims())
             loader = stage.loader(WINDOW_US)
     stage.clickhouse.fail_at(0, after=False)
+
+
+def test_what_was_known_at_a_time_stays_known(stages: NewStage) -> None:
+    with stages() as stage:
+        log = stored(stage, [(NOON_US + n, [Sent(id=str(n))]) for n in range(3)])
+        stale = stage.loader(WINDOW_US)
+        loader = stage.loader(WINDOW_US)
+        load_all(loader, log[:2])
+        then = datetime.now(UTC)
+        load_all(loader, log[2:])
+        known = vector_at(stage.clickhouse, then)
+        assert dict(known.offsets) == {0: 1}
+        # Loaded once more, and merged: the ledger keeps the later time only.
+        load_all(stale, log)
+        stage.clickhouse.command(f"OPTIMIZE TABLE {DATABASE}.ledger FINAL")
+        assert vector_at(stage.clickhouse, then) == known
+        # A loss of power took the last commit times: the next loader finds them in the ledger.
+        stage.clickhouse.command(f"TRUNCATE TABLE {DATABASE}.ledger_commits")
+        assert dict(vector_at(stage.clickhouse, then).offsets) == {}
+        stage.loader(WINDOW_US)
+        now = datetime.now(UTC)
+        assert vector_at(stage.clickhouse, now) == vector_now(stage.clickhouse)
+        assert dict(vector_now(stage.clickhouse).offsets) == {0: 2}

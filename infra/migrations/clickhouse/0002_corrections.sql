@@ -65,6 +65,8 @@ SETTINGS index_granularity = 8192 {durable};
 
 -- How far the ledger was, and since when: one row for each batch. A batch that is loaded again has a
 -- second, later row, and the earlier one stays: what was known at a time can't change afterwards.
+-- Not fsynced, which would cost every batch more than the rest of it: a loader that starts mends what
+-- a loss of power has taken, out of the ledger.
 CREATE TABLE {database}.ledger_commits {on_cluster} (
   log_generation UInt32,
   log_partition UInt16,
@@ -72,8 +74,7 @@ CREATE TABLE {database}.ledger_commits {on_cluster} (
   stored_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1))
 )
 ENGINE = {engine:ReplacingMergeTree}
-ORDER BY (log_generation, log_partition, stored_at, log_offset)
-SETTINGS index_granularity = 8192 {durable};
+ORDER BY (log_generation, log_partition, stored_at, log_offset);
 
 CREATE MATERIALIZED VIEW {database}.ledger_commits_of_ledger {on_cluster} TO {database}.ledger_commits AS
 SELECT log_generation, log_partition, max(log_offset) AS log_offset, stored_at

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.times import parse_instant
 from tollgate.events.api_position import await_token
-from tollgate.events.ledger import Partition, read_frontier, read_newest_generation
+from tollgate.events.ledger import Partition, read_newest_generation
 from tollgate.events.position import Token, parse_token
 from tollgate.platform.api import Call
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
@@ -119,12 +119,8 @@ def vector_now(clickhouse: ClickHouse) -> Token:
     """
     newest = read_newest_generation(clickhouse)
     rows = clickhouse.query(
-        f"SELECT DISTINCT log_partition FROM {DATABASE}.ledger_commits"
-        " WHERE log_generation = {generation:UInt32}",
+        f"SELECT log_partition, toInt64(max(log_offset)) FROM {DATABASE}.ledger"
+        " WHERE log_generation = {generation:UInt32} GROUP BY log_partition",
         {"generation": newest},
     )
-    partitions = [int(row[0]) for row in rows]
-    return Token(
-        generation=newest,
-        offsets={p: read_frontier(clickhouse, newest, p) for p in partitions},
-    )
+    return Token(generation=newest, offsets={int(row[0]): int(row[1]) for row in rows})

@@ -16,6 +16,7 @@ from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.parts import Parts, open_clickhouse
 
 _POLL_SECONDS_FIRST = 0.02
+_MENDED_RECORDS = 20_000
 _POLL_SECONDS_MAX = 0.25
 Partition = tuple[int, int]
 """A generation of the log and a partition of it."""
@@ -164,6 +165,29 @@ def read_last_written(clickhouse: ClickHouse, generation: int, partition: int) -
         )
         last = max(last, int(offset)) if count else last
     return last
+
+
+def mend_commits(clickhouse: ClickHouse, generation: int, partition: int) -> None:
+    """Puts the last of the ledger's commit times into `ledger_commits` that a crash took from it.
+
+    Again, it changes nothing: what is there is there with the same time.
+
+    Raises:
+        Transient: ClickHouse is away.
+    """
+    columns = "log_generation, log_partition, log_offset, stored_at"
+    clickhouse.command(
+        f"INSERT INTO {DATABASE}.ledger_commits"
+        " SELECT log_generation, log_partition, max(log_offset), stored_at FROM ("
+        f"SELECT {columns} FROM {DATABASE}.ledger WHERE log_generation = {{generation:UInt32}}"
+        " AND log_partition = {partition:UInt16}"
+        f" ORDER BY log_offset DESC LIMIT {_MENDED_RECORDS})"
+        " WHERE (log_generation, log_partition, stored_at) NOT IN"
+        f" (SELECT log_generation, log_partition, stored_at FROM {DATABASE}.ledger_commits"
+        " WHERE log_generation = {generation:UInt32} AND log_partition = {partition:UInt16})"
+        " GROUP BY log_generation, log_partition, stored_at",
+        {"generation": generation, "partition": partition},
+    )
 
 
 def open_frontier(parts: Parts) -> Frontier:

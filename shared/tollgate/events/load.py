@@ -29,7 +29,7 @@ from tollgate.events.correct import (
 from tollgate.events.correction import Place, Timed
 from tollgate.events.dedupe import SeenKeys
 from tollgate.events.hold import Waiting
-from tollgate.events.ledger import Frontier, read_frontier, read_frontiers_after
+from tollgate.events.ledger import Frontier, mend_commits, read_frontier, read_frontiers_after
 from tollgate.events.load_progress import LoadLimits, LoadProgress
 from tollgate.events.rebuild import rebuild
 from tollgate.events.record import CORRECTIONS_VERSION, events_in, holds_corrections
@@ -112,6 +112,7 @@ class Loader:
         since = 0 if window == 0 else max(0, self._oldest_us(frontier) - window - 2 * DAY_US)
         self._seen = rebuild(self._clickhouse, generation, self._partition, since)
         self._waiting.read(self._clickhouse, generation, self._partition, frontier)
+        mend_commits(self._clickhouse, generation, self._partition)
         self._hour = self._clock.now_us() // _HOUR_US
         self._hour_dead = self._dead_since(self._hour * _HOUR_US)
         self._held.clear()
