@@ -6,6 +6,7 @@ of both. One client sends one request after another, so it is decided who comes 
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -265,3 +266,39 @@ def test_a_dead_letter_is_sent_again(worlds: tuple[Server, Server]) -> None:
         shown.append([row["value"] for row in found.json()["data"]])
         assert _all(server, "dead-letters", open="true") == []
     assert shown == [[7.5], [7.5]]
+
+
+def test_corrected_alike(worlds: tuple[Server, Server], traffic: Traffic) -> None:
+    """Every fifth event is void, every seventh another one; the rest is as it was."""
+    period = {"from": "2026-10-01T00:00:00Z", "to": "2026-12-01T00:00:00Z"}
+    paths = {a: f"/api/v1/meters/both_{a.lower()}/query" for a in AGGREGATIONS}
+    items, left = [], []
+    for number, event in enumerate(traffic.events):
+        key = f'"source":"both","id":{json.dumps(event.id)},"reason":"seeded"'
+        if number % 5 == 0:
+            items.append(f'{{"action":"void",{key}}}')
+            continue
+        if number % 7 == 0:
+            later = event.time + timedelta(hours=number % 50)
+            event = replace(event, n="0.000000000000000003", subject="beta", time=later)  # noqa: PLW2901
+            items.append(f'{{"action":"amend",{key},"event":{event.text()}}}')
+        left.append(event)
+    body = f'{{"corrections":[{",".join(items)}]}}'
+    known = []
+    for server in worlds:
+        answer = server.http.post(
+            "/api/v1/corrections",
+            content=body.encode(),
+            headers={"content-type": "application/json"},
+        )
+        assert answer.status_code == 202, answer.text
+        known.append({"tollgate-position": answer.headers["tollgate-position"]})
+    for aggregation, path in paths.items():
+        shown = [
+            server.http.get(path, params=period | {"groupBy": "subject"}, headers=position)
+            for server, position in zip(worlds, known, strict=True)
+        ]
+        assert shown[0].text == shown[1].text
+        assert rows_of(shown[0].text, lambda row: (row["subject"],)) == expected(
+            aggregation, left, lambda e: (e.subject,)
+        )

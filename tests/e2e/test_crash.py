@@ -100,6 +100,41 @@ def test_killed_at_every_step_each_event_counts_once(faulty: FaultyServer) -> No
     assert found["ledger"]["duplicate"] == 2 * lives - 1
 
 
+def test_killed_within_corrections_each_holds_once(faulty: FaultyServer) -> None:
+    """Killed after each of the writes of a batch of corrections; by hand, for life n.
+
+    Two events of 1 and 10 tokens; a void of the first, an amendment of the second to n tokens.
+    """
+    armed, token = faulty.data.with_name("armed"), ""
+    for life, table in enumerate(("arrivals", "event_corrections", "ledger"), 1):
+        faulty.fault = f"kill:after:{table}:1:{armed}"
+        faulty.start()
+        assert total(faulty, "crash_sum", token) == life * (life - 1) // 2
+        body = [event(f"{life}-a", 1), event(f"{life}-b", 10)]
+        answer = faulty.http.post("/api/v1/events", json=body, headers=BATCH)
+        sent = answer.headers["Tollgate-Position"]
+        assert total(faulty, "crash_sum", sent) == life * (life - 1) // 2 + 11
+        armed.touch()
+        key = {"source": "crash", "reason": "wrong"}
+        corrections = [
+            key | {"action": "void", "id": f"{life}-a"},
+            key | {"action": "amend", "id": f"{life}-b", "event": event(f"{life}-b", life)},
+        ]
+        answer = faulty.http.post("/api/v1/corrections", json={"corrections": corrections})
+        assert answer.status_code == 202, answer.text
+        assert faulty.end() == -signal.SIGKILL
+        armed.unlink()
+        token = answer.headers["Tollgate-Position"]
+    faulty.fault = "none"
+    faulty.start()
+    assert total(faulty, "crash_sum", token) == 6
+    assert total(faulty, "crash_count") == 3
+    faulty.stop()
+    found = inspect(faulty.data)
+    assert_balanced(found)
+    assert found["events"] == 6
+
+
 # -- at random moments, under load -----------------------------------------------------------------
 
 

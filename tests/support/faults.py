@@ -73,14 +73,15 @@ def inspect(data: Path) -> dict[str, Any]:
 _LEDGER = "sum(accepted), sum(stored), sum(duplicate), sum(conflict), sum(dead)"
 _POSITION = "log_generation, log_partition, log_offset, log_index"
 _QUESTIONS = {
+    # An amendment claims no key and is no event that was accepted.
     # A key that stands twice within its window would be an event counted twice.
     "repeated_keys": "SELECT count() FROM (SELECT namespace, source, id FROM {db}.events FINAL"
-    " GROUP BY namespace, source, id HAVING count() > 1)",
-    "events": "SELECT count() FROM {db}.events FINAL",
+    " WHERE amendment = 0 GROUP BY namespace, source, id HAVING count() > 1)",
+    "events": "SELECT count() FROM {db}.events FINAL WHERE amendment = 0",
     "keys": "SELECT count() FROM {db}.event_keys FINAL",
     "keys_without_event": "SELECT count() FROM {db}.event_keys FINAL WHERE"
     f" ({_POSITION}) NOT IN (SELECT {_POSITION} FROM {{db}}.events)",
-    "events_without_key": "SELECT count() FROM {db}.events FINAL WHERE"
+    "events_without_key": "SELECT count() FROM {db}.events FINAL WHERE amendment = 0 AND"
     f" ({_POSITION}) NOT IN (SELECT {_POSITION} FROM {{db}}.event_keys)",
     "positions_with_two_outcomes": f"SELECT count() FROM (SELECT {_POSITION} FROM"
     " {db}.event_outcomes FINAL GROUP BY ALL HAVING count() > 1)",
@@ -89,7 +90,8 @@ _QUESTIONS = {
     # Conservation: another count of the stored events, record by record, gives the ledger's figure.
     "records_miscounted": "SELECT count() FROM"
     " (SELECT log_offset, sum(stored) AS n FROM {db}.ledger FINAL GROUP BY log_offset) AS l"
-    " FULL JOIN (SELECT log_offset, count() AS n FROM {db}.events FINAL GROUP BY log_offset) AS e"
+    " FULL JOIN (SELECT log_offset, count() AS n FROM {db}.events FINAL"
+    " WHERE amendment = 0 GROUP BY log_offset) AS e"
     " USING log_offset WHERE l.n != e.n",
 }
 
