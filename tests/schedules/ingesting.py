@@ -122,10 +122,12 @@ class CorrectionCopy:
 
 def _correction(arrival: Arrival, action: Action, name: str, item: Item) -> Encoded:
     namespace, source, event_id = item.key
-    request = Request(correction=name, operation="", action=action, reason="because", actor="me")
+    request = Request(
+        correction=name, operation="", action=action, reason="because", actor="me", content=""
+    )
     if action == "void":
         hashed = key_hash(key_prefix(namespace), source, event_id)
-        event = encode_key(namespace, source, event_id, arrival.received_text, hashed)
+        event = encode_key((namespace, source, event_id), arrival.received_text, hashed)
     else:
         read = read_event(_event_json(item).encode(), arrival, None)
         assert isinstance(read, Encoded)

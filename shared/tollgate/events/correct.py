@@ -11,20 +11,22 @@ import msgspec
 
 from tollgate.events.batch import DEAD, Batch
 from tollgate.events.correction import (
-    NOWHERE,
-    Applied,
     CorrectionLine,
-    Done,
-    KeyState,
     Place,
-    Timed,
     Version,
-    apply_correction,
     decode_correction,
     place_from_text,
-    state_of,
 )
 from tollgate.events.event import column_time
+from tollgate.events.key_state import (
+    NOWHERE,
+    Applied,
+    Done,
+    KeyState,
+    Timed,
+    apply_correction,
+    state_of,
+)
 from tollgate.events.record import LINE_COLUMNS
 from tollgate.events.rows import EVENT_COLUMNS, instant_text
 from tollgate.events.stored_events import OF_PIECE, Key, pieces_of

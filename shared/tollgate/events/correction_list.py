@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from tollgate.core.clock import datetime_from_us
-from tollgate.events.correction import Action, Effect
+from tollgate.events.correction import Action
 from tollgate.events.identity import key_hash, key_prefix
+from tollgate.events.key_state import Effect
 from tollgate.events.position import Position
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 

@@ -15,11 +15,8 @@ from tollgate.events.append import append_lines, arrival_of
 from tollgate.events.correct import read_states
 from tollgate.events.correction import (
     Action,
-    Applied,
-    KeyState,
     Place,
     Request,
-    apply_correction,
     decode_correction,
     encode_correction,
     encode_key,
@@ -27,6 +24,7 @@ from tollgate.events.correction import (
 from tollgate.events.event import Arrival
 from tollgate.events.faults import read_event
 from tollgate.events.identity import canonical_json, key_hash
+from tollgate.events.key_state import Applied, KeyState, apply_correction
 from tollgate.events.position import Token
 from tollgate.events.record import CORRECTIONS_VERSION, Encoded
 from tollgate.events.stored_events import Key

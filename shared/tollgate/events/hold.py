@@ -11,16 +11,9 @@ import numpy.typing as npt
 
 from tollgate.events.backfill import EXTENSION, backfill_of
 from tollgate.events.batch import STORED, Batch
-from tollgate.events.correction import (
-    CorrectionLine,
-    Place,
-    Timed,
-    Version,
-    end_waiting,
-    hold_of,
-    line_of,
-)
+from tollgate.events.correction import CorrectionLine, Place, Version, line_of
 from tollgate.events.event import column_time
+from tollgate.events.key_state import Timed, end_waiting, hold_of
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
 # As it stands in a line: JSON within a JSON string.

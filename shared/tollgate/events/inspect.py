@@ -16,13 +16,14 @@ from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import NotFound
 from tollgate.core.times import format_instant
 from tollgate.events.correct import read_states
-from tollgate.events.correction import KeyState, Place
+from tollgate.events.correction import Place
 from tollgate.events.correction_list import (
     CorrectionListing,
     ListedCorrection,
     list_corrections,
 )
 from tollgate.events.identity import key_hash, key_prefix
+from tollgate.events.key_state import KeyState
 from tollgate.events.position import HEADER, Position
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 

@@ -26,9 +26,10 @@ from tollgate.events.correct import (
     correction_rows,
     decide_corrections,
 )
-from tollgate.events.correction import Place, Timed
+from tollgate.events.correction import Place
 from tollgate.events.dedupe import SeenKeys
 from tollgate.events.hold import Waiting
+from tollgate.events.key_state import Timed
 from tollgate.events.ledger import Frontier, mend_commits, read_frontier, read_frontiers_after
 from tollgate.events.load_progress import LoadLimits, LoadProgress
 from tollgate.events.rebuild import rebuild
