@@ -131,12 +131,13 @@ def correct(parts: Parts, namespace: str, actor: str, items: Sequence[Item]) -> 
         raise InvalidInput(tuple(faults))
     if any(each.effect == "waiting" for each in applied):
         _require_few_waiting(clickhouse, namespace, sum(e.effect == "waiting" for e in applied))
+    known = [states[each.line.key].decided[each.line.correction] for each in applied]
+    # Those that came before stand where they stood.
+    places = [place for _, place in known if place[0] != _GENERATION]
     if lines:
         token = append_lines(parts, arrival, lines, CORRECTIONS_VERSION)
-    else:
-        known = [states[each.line.key].decided[each.line.correction] for each in applied]
-        token = _token_of([place for _, place in known])
-    return Taken(applied=applied, token=token)
+        places += [(token.generation, p, offset, 0) for p, offset in token.offsets.items()]
+    return Taken(applied=applied, token=_token_of(places))
 
 
 def _keyed(arrival: Arrival, items: Sequence[Item], faults: Faults) -> list[Keyed]:

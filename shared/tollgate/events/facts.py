@@ -8,6 +8,11 @@ from tollgate.events.position import Token
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
 POSITION = "log_generation, log_partition, log_offset, log_index"
+UNCORRECTED = "amendment = 0"
+"""SQL: a row of `events` counts, where `has_corrections` says that no more is needed.
+
+An amendment may be written already whose correction is not: until then it does not count.
+"""
 _SUPERSEDED = "superseded_generation, superseded_partition, superseded_offset, superseded_index"
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tollgate.core.errors import NotFound
-from tollgate.events.facts import counting, has_corrections, within
+from tollgate.events.facts import UNCORRECTED, counting, has_corrections, within
 from tollgate.events.position import Token
 from tollgate.metering.aggregation import DOCUMENT
 from tollgate.metering.filters import Parameters
@@ -65,8 +65,8 @@ def distinct_dimension_values(
 def _conditions(clickhouse: ClickHouse, meter: Meter, asked: Asked, bound: Parameters) -> str:
     namespace, event_type = bound.bind(meter.namespace), bound.bind(meter.event_type)
     parts = [f"namespace = {namespace}", f"type = {event_type}"]
-    if has_corrections(clickhouse, meter.namespace, meter.event_type):
-        parts.append(counting(namespace, event_type, asked.as_of))
+    corrected = has_corrections(clickhouse, meter.namespace, meter.event_type)
+    parts.append(counting(namespace, event_type, asked.as_of) if corrected else UNCORRECTED)
     if asked.as_of is not None:
         parts.append(within(asked.as_of))
     low = max(filter(None, (asked.start, meter.event_from)), default=None)

@@ -14,7 +14,7 @@ import msgspec
 
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.times import format_instant
-from tollgate.events.facts import counting, has_corrections, within
+from tollgate.events.facts import UNCORRECTED, counting, has_corrections, within
 from tollgate.events.position import Position, Token
 from tollgate.metering.aggregation import DOCUMENT
 from tollgate.metering.event_cursor import EventKey, EventOrder
@@ -232,8 +232,8 @@ def _select(
     conditions = [f"namespace = {namespace}"]
     if asked.as_of is not None:
         conditions.append(within(asked.as_of))
-    if has_corrections(clickhouse, asked.namespace):
-        conditions.append(counting(namespace, vector=asked.as_of))
+    corrected = has_corrections(clickhouse, asked.namespace)
+    conditions.append(counting(namespace, vector=asked.as_of) if corrected else UNCORRECTED)
     for field, condition in asked.filters:
         nullable = field is EventField.CUSTOMER
         conditions.append(f"({to_sql(condition, _COLUMNS[field], bound, nullable=nullable)})")

@@ -13,7 +13,7 @@ from typing import Any
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.decimals import divide
 from tollgate.core.errors import Fault, InvalidInput
-from tollgate.events.facts import counting, has_corrections, within
+from tollgate.events.facts import UNCORRECTED, counting, has_corrections, within
 from tollgate.events.position import Token
 from tollgate.metering.aggregation import DOCUMENT, LATEST_ORDER, Value
 from tollgate.metering.filters import Filter, Parameters, to_sql
@@ -215,10 +215,10 @@ class _Statement:
         facts = []
         if asked.as_of is not None:
             facts.append(within(asked.as_of))
-        if self._corrected:
-            facts.append(counting(namespace, event_type, asked.as_of))
+        corrected = counting(namespace, event_type, asked.as_of)
+        facts.append(corrected if self._corrected else UNCORRECTED)
         if asked.supposing is not None:
-            counted = " AND ".join(facts) or "true"
+            counted = " AND ".join(facts)
             facts = [
                 f"(({counted}) AND NOT ({asked.supposing.without}) OR ({asked.supposing.also}))"
             ]
