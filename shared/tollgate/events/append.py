@@ -49,7 +49,7 @@ def append_event(parts: Parts, namespace: str, raw: bytes) -> Token:
     if refusal := log.refusal():
         raise Transient(refusal)
     if log.backlog_bytes() > settings.log_bytes_max:
-        raise Transient("loading is behind and the event log is full")
+        raise Transient("loading or archiving is behind and the event log is full")
     (partition,) = partitions_of([event.key_hash], log.partitions)
     record = encode_record([Group(namespace, arrival.received_us, [event])])
     outcomes: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()

@@ -1,0 +1,328 @@
+"""A file of the archive: records of one partition as Parquet, one row per event, and back.
+
+Every record comes back byte by byte, which is tried before a file is given out. What is no record
+of events, or would not come back from its rows, is kept whole in `raw` of its first row.
+"""
+
+import struct
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+from arro3.core import DataType
+
+from tollgate.core.errors import PermanentFault
+from tollgate.core.times import parse_instant_us
+from tollgate.events.archive_columns import (
+    INSTANT,
+    Column,
+    Ints,
+    Rows,
+    Values,
+    instants_of,
+    texts_of,
+    write_columns,
+)
+from tollgate.events.event import column_time
+from tollgate.events.record import (
+    KEY_BYTES,
+    CorruptRecord,
+    Record,
+    UnknownVersion,
+    decode_record,
+    join_record,
+)
+from tollgate.platform.event_log import StoredRecord
+
+FORM = "tollgate.records.1"
+"""What a file says that it is. Another form gets another number."""
+EVENTS, RAW = "events", "raw"
+"""Kinds of record: its rows are its events; its one row has but its bytes."""
+COLUMNS = (
+    Column(name="generation", type=DataType.uint32()),
+    Column(name="partition", type=DataType.uint16()),
+    Column(name="offset", type=DataType.uint64()),
+    Column(name="index", type=DataType.uint32()),
+    Column(name="appended_at", type=INSTANT),
+    Column(name="received_at", type=INSTANT),
+    Column(name="namespace", type=DataType.string()),
+    Column(name="source", type=DataType.string()),
+    Column(name="id", type=DataType.string(), distinct=True),
+    Column(name="type", type=DataType.string()),
+    Column(name="subject", type=DataType.string()),
+    Column(name="time", type=INSTANT),
+    Column(name="time_given", type=DataType.uint8()),
+    Column(name="datacontenttype", type=DataType.string()),
+    Column(name="dataschema", type=DataType.string()),
+    Column(name="extensions", type=DataType.string()),
+    Column(name="data", type=DataType.string(), distinct=True),
+    Column(name="data_exact", type=DataType.string()),
+    Column(name="key_hash", type=DataType.binary(KEY_BYTES), distinct=True),
+    Column(name="request", type=DataType.uint32()),
+    Column(name="record", type=DataType.string()),
+    Column(name="raw", type=DataType.binary()),
+)
+_Line = tuple[int, str, str, str, str, int, str, str, str, str, str, str, str, str, str]
+_ZERO = "0000000000.000000"
+_EMPTY_LINE: _Line = (0, "", "", "", _ZERO, 0, _ZERO, "", "", "", "", "", "", "", "")
+_lines = msgspec.json.Decoder(list[_Line])
+_encode_lines = msgspec.json.Encoder().encode_lines
+_NEWLINE = 10
+_HEAD = struct.Struct("<QqQ")
+_NO_KEY = bytes(KEY_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """A file, not yet stored.
+
+    Attributes:
+        data: the Parquet file.
+        content: digest of the records with their offsets and times, whatever form they are kept in.
+        rows, records, raw: counts; `raw` of the records that are kept whole.
+        received: least and greatest server time of a row, in microseconds.
+        times: the same of event times.
+        namespaces: rows by namespace; "" for records that are no events.
+    """
+
+    data: bytes
+    content: str
+    rows: int
+    records: int
+    raw: int
+    received: tuple[int, int]
+    times: tuple[int, int]
+    namespaces: dict[str, int]
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Rows of records, column by column where that is faster."""
+
+    lines: list[_Line]
+    keys: list[bytes]
+    counts: list[int]
+    requests: list[int]
+    kinds: list[str]
+    raw: list[bytes]
+
+
+def content_of(records: Sequence[StoredRecord]) -> str:
+    """Digest of records: the same for the same ones, however files are cut or written."""
+    digest = sha256()
+    for each in records:
+        digest.update(_HEAD.pack(each.offset, each.appended_us, len(each.value)))
+        digest.update(each.value)
+    return digest.hexdigest()
+
+
+def pack(generation: int, partition: int, records: Sequence[StoredRecord]) -> Packed:
+    """Makes a file of consecutive records, at least one.
+
+    Raises:
+        PermanentFault: the file does not give its records back: a defect, nothing may be stored.
+    """
+    whole: frozenset[int] = frozenset()
+    while True:
+        packed = _pack(generation, partition, records, whole)
+        back = unpack(packed.data)
+        if len(back) != len(records):
+            raise PermanentFault("a file of the archive lost records")
+        wrong = [one.offset for one, other in zip(records, back, strict=True) if one != other]
+        if not wrong:
+            return packed
+        if not whole.isdisjoint(wrong):
+            raise PermanentFault(f"the archive can't keep the record at offset {wrong[0]}")
+        whole |= frozenset(wrong)
+
+
+def _pack(
+    generation: int, partition: int, records: Sequence[StoredRecord], whole: frozenset[int]
+) -> Packed:
+    rows = _Gathered([], [], [], [], [], [])
+    for each in records:
+        _gather(rows, each, keep=each.offset in whole)
+    count = len(rows.lines)
+    values = tuple(zip(*rows.lines, strict=True))
+    appended = np.repeat(np.array([each.appended_us for each in records], np.int64), rows.counts)
+    received, times = _instants(values[6]), _instants(values[4])
+    # A record without events has the time of its appending alone.
+    is_raw = np.repeat(np.array([kind == RAW for kind in rows.kinds]), rows.counts)
+    received, times = np.where(is_raw, appended, received), np.where(is_raw, appended, times)
+    columns: Values = {
+        "generation": np.full(count, generation, np.uint32),
+        "partition": np.full(count, partition, np.uint16),
+        "offset": np.repeat(np.array([each.offset for each in records], np.uint64), rows.counts),
+        "index": np.array(values[0], np.uint32),
+        "appended_at": appended,
+        "received_at": received,
+        "time": times,
+        "time_given": np.array(values[5], np.uint8),
+        "namespace": values[1],
+        "source": values[2],
+        "id": values[3],
+        "type": values[8],
+        "subject": values[9],
+        "datacontenttype": values[10],
+        "dataschema": values[11],
+        "extensions": values[12],
+        "data": values[13],
+        "data_exact": values[14],
+        "key_hash": rows.keys,
+        "request": np.array(rows.requests, np.uint32),
+        "record": [kind for kind, n in zip(rows.kinds, rows.counts, strict=True) for _ in range(n)],
+        "raw": rows.raw,
+    }
+    facts = {
+        "tollgate.form": FORM,
+        "tollgate.generation": str(generation),
+        "tollgate.partition": str(partition),
+        "tollgate.first_offset": str(records[0].offset),
+        "tollgate.last_offset": str(records[-1].offset),
+        "tollgate.content": (content := content_of(records)),
+    }
+    return Packed(
+        data=write_columns(COLUMNS, columns, facts),
+        content=content,
+        rows=count,
+        records=len(records),
+        raw=sum(1 for raw in rows.raw if raw),
+        received=(int(received.min()), int(received.max())),
+        times=(int(times.min()), int(times.max())),
+        namespaces=dict(sorted(Counter(values[1]).items())),
+    )
+
+
+def _gather(rows: _Gathered, stored: StoredRecord, *, keep: bool) -> None:
+    """Adds the rows of one record; `keep`: its bytes as well."""
+    try:
+        record = decode_record(stored.value)
+        lines = _lines.decode(b"[[" + record.lines[:-1].replace(b"\n", b",[") + b"]")
+    except (CorruptRecord, UnknownVersion, msgspec.DecodeError, UnicodeDecodeError):
+        rows.lines.append(_EMPTY_LINE)
+        rows.keys.append(_NO_KEY)
+        rows.counts.append(1)
+        rows.requests.append(0)
+        rows.kinds.append(RAW)
+        rows.raw.append(stored.value)
+        return
+    keys = bytes(record.keys)
+    rows.lines += lines
+    rows.keys += [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
+    rows.counts.append(record.count)
+    for number, (_, events, _) in enumerate(record.requests):
+        rows.requests += [number] * events
+    rows.kinds.append(EVENTS)
+    rows.raw += [stored.value if keep else b""] + [b""] * (record.count - 1)
+
+
+def _instants(texts: Sequence[str]) -> Ints:
+    found = instants_of(texts)
+    if found is None:
+        found = np.array([_instant(text) for text in texts], np.int64)
+    return found
+
+
+def _instant(text: str) -> int:
+    """Microseconds of a column's text; 0 for what is none: then the record is kept whole."""
+    seconds, point, fraction = text.partition(".")
+    if point and seconds.isdecimal() and fraction.isdecimal():
+        return int(seconds) * 1_000_000 + int(fraction)
+    try:
+        return parse_instant_us(text.replace(" ", "T") + "Z")
+    except ValueError:
+        return 0
+
+
+def unpack(data: bytes) -> list[StoredRecord]:
+    """The records of a file.
+
+    Raises:
+        OSError, ValueError: it is no file of this form.
+    """
+    rows = Rows(data)
+    if not len(rows):
+        return []
+    offsets, appended = rows.numbers("offset").astype(np.int64), rows.numbers("appended_at")
+    starts = np.flatnonzero(np.diff(offsets, prepend=-1))
+    raw = rows.binaries("raw")
+    found = _rebuilt(rows, starts)
+    return [
+        StoredRecord(offset=offset, appended_us=appended_us, value=raw[start] or value)
+        for start, offset, appended_us, value in zip(
+            starts.tolist(), offsets[starts].tolist(), appended[starts].tolist(), found, strict=True
+        )
+    ]
+
+
+def _rebuilt(rows: Rows, starts: Ints) -> Iterator[bytes]:
+    """Each record put together from its rows; b"" for one that is kept whole."""
+    received, requests = rows.numbers("received_at"), rows.numbers("request")
+    names, kinds = rows.texts("namespace"), rows.texts("record")
+    keys = b"".join(rows.binaries("key_hash"))
+    text = _text_of(rows, received, names, keys)
+    ends = np.flatnonzero(np.frombuffer(text, np.uint8) == _NEWLINE) + 1
+    edges = np.flatnonzero(np.diff(requests.astype(np.int64), prepend=-1))
+    edges = np.union1d(edges, starts)
+    bounds = [*starts.tolist(), len(rows)]
+    cuts = [0, *ends[np.array(bounds[1:]) - 1].tolist()]
+    firsts = np.searchsorted(edges, bounds).tolist()
+    edges_and_end = [*edges.tolist(), len(rows)]
+    for number, (start, stop) in enumerate(pairwise(bounds)):
+        if kinds[start] != EVENTS:
+            yield b""
+            continue
+        local: dict[str, int] = {}
+        asked = []
+        for each in range(firsts[number], firsts[number + 1]):
+            first, last = edges_and_end[each], edges_and_end[each + 1]
+            name = local.setdefault(names[first], len(local))
+            asked.append((int(received[first]), last - first, name))
+        yield join_record(
+            Record(
+                count=stop - start,
+                namespaces=tuple(local),
+                requests=tuple(asked),
+                keys=memoryview(keys)[start * KEY_BYTES : stop * KEY_BYTES],
+                lines=text[cuts[number] : cuts[number + 1]],
+            )
+        )
+
+
+def _text_of(rows: Rows, received: Ints, names: list[str], keys: bytes) -> bytes:
+    """The lines of all rows, as they stand in records."""
+    hashes = keys.hex()
+    width = 2 * KEY_BYTES
+    lines = zip(
+        rows.numbers("index").tolist(),
+        names,
+        rows.texts("source"),
+        rows.texts("id"),
+        _instant_texts(rows.numbers("time")),
+        rows.numbers("time_given").tolist(),
+        _instant_texts(received),
+        [hashes[at : at + width] for at in range(0, len(hashes), width)],
+        *(
+            rows.texts(name)
+            for name in (
+                "type",
+                "subject",
+                "datacontenttype",
+                "dataschema",
+                "extensions",
+                "data",
+                "data_exact",
+            )
+        ),
+        strict=True,
+    )
+    # A line ends with the only newline that it has, and in a record it begins after its bracket.
+    return _encode_lines(list(lines)).replace(b"\n[", b"\n")[1:]
+
+
+def _instant_texts(instants: Ints) -> list[str]:
+    return texts_of(instants) or [column_time(each) for each in instants.tolist()]
