@@ -30,6 +30,7 @@ from tollgate.events.archive_columns import (
 from tollgate.events.event import column_time
 from tollgate.events.record import (
     KEY_BYTES,
+    VERSION,
     CorruptRecord,
     Record,
     UnknownVersion,
@@ -40,8 +41,8 @@ from tollgate.platform.event_log import StoredRecord
 
 FORM = "tollgate.records.1"
 """What a file says that it is. Another form gets another number."""
-EVENTS, RAW = "events", "raw"
-"""Kinds of record: its rows are its events; its one row has but its bytes."""
+EVENTS, CORRECTIONS, UNKNOWN = "events", "corrections", "unknown"
+"""Kinds of record. Rows of the first are its events; the others have one row, with their bytes."""
 COLUMNS = (
     Column(name="generation", type=DataType.uint32()),
     Column(name="partition", type=DataType.uint16()),
@@ -151,7 +152,7 @@ def _pack(
     appended = np.repeat(np.array([each.appended_us for each in records], np.int64), rows.counts)
     received, times = _instants(values[6]), _instants(values[4])
     # A record without events has the time of its appending alone.
-    is_raw = np.repeat(np.array([kind == RAW for kind in rows.kinds]), rows.counts)
+    is_raw = np.repeat(np.array([kind != EVENTS for kind in rows.kinds]), rows.counts)
     received, times = np.where(is_raw, appended, received), np.where(is_raw, appended, times)
     columns: Values = {
         "generation": np.full(count, generation, np.uint32),
@@ -199,15 +200,13 @@ def _pack(
 
 def _gather(rows: _Gathered, stored: StoredRecord, *, keep: bool) -> None:
     """Adds the rows of one record; `keep`: its bytes as well."""
-    try:
-        record = decode_record(stored.value)
-        lines = _lines.decode(b"[[" + record.lines[:-1].replace(b"\n", b",[") + b"]")
-    except (CorruptRecord, UnknownVersion, msgspec.DecodeError, UnicodeDecodeError):
+    record, lines = _read(stored.value)
+    if record is None or lines is None:
         rows.lines.append(_EMPTY_LINE)
         rows.keys.append(_NO_KEY)
         rows.counts.append(1)
         rows.requests.append(0)
-        rows.kinds.append(RAW)
+        rows.kinds.append(CORRECTIONS if record is not None else UNKNOWN)
         rows.raw.append(stored.value)
         return
     keys = bytes(record.keys)
@@ -218,6 +217,17 @@ def _gather(rows: _Gathered, stored: StoredRecord, *, keep: bool) -> None:
         rows.requests += [number] * events
     rows.kinds.append(EVENTS)
     rows.raw += [stored.value if keep else b""] + [b""] * (record.count - 1)
+
+
+def _read(value: bytes) -> tuple[Record | None, list[_Line] | None]:
+    """A record and the lines of its events, if it has some, or nothing if it is no record."""
+    try:
+        record = decode_record(value)
+        if record.version != VERSION:
+            return record, None
+        return record, _lines.decode(b"[[" + record.lines[:-1].replace(b"\n", b",[") + b"]")
+    except (CorruptRecord, UnknownVersion, msgspec.DecodeError, UnicodeDecodeError):
+        return None, None
 
 
 def _instants(texts: Sequence[str]) -> Ints:
@@ -284,6 +294,7 @@ def _rebuilt(rows: Rows, starts: Ints) -> Iterator[bytes]:
             asked.append((int(received[first]), last - first, name))
         yield join_record(
             Record(
+                version=VERSION,
                 count=stop - start,
                 namespaces=tuple(local),
                 requests=tuple(asked),

@@ -33,6 +33,7 @@ from tollgate.platform.objects import Objects
 FORM = "tollgate.ledger.1"
 _ROWS_MAX = 200_000
 _DAY_US = 86_400_000_000
+_SECOND_US = 1_000_000
 _TYPES = {
     "UInt8": DataType.uint8(),
     "UInt16": DataType.uint16(),
@@ -121,11 +122,13 @@ class LedgerArchiver:
         return stands
 
     def _rows(self, selection: _Selection, begin: int, last: int) -> Sequence[Sequence[Any]]:
+        """The ledger's rows in order. What was written twice was known from the first time on."""
         return self._clickhouse.query(
-            f"SELECT {selection.expressions} FROM {DATABASE}.ledger FINAL"
+            f"SELECT {selection.expressions} FROM {DATABASE}.ledger"
             " WHERE log_generation = {generation:UInt32} AND log_partition = {partition:UInt16}"
             " AND log_offset >= {begin:UInt64} AND log_offset <= {last:UInt64}"
-            f" ORDER BY log_offset, namespace, received_hour LIMIT {_ROWS_MAX + 1}",
+            " ORDER BY log_offset, namespace, received_hour, ledger.stored_at"
+            f" LIMIT 1 BY log_offset, namespace, received_hour LIMIT {_ROWS_MAX + 1}",
             {
                 "generation": self._generation,
                 "partition": self._partition,
@@ -192,6 +195,46 @@ def _selection(clickhouse: ClickHouse) -> _Selection:
             _EXPRESSIONS.get(kind, "{name}").format(name=name) for name, kind in rows
         ),
     )
+
+
+class ArchivedTimes:
+    """When the records of a partition were loaded, in the order of the log."""
+
+    def __init__(self, objects: Objects, generation: int, partition: int) -> None:
+        """Reads nothing yet."""
+        self._objects = objects
+        self._entries = Chain(objects, LEDGER, generation, partition).entries()
+        self._known: dict[tuple[int, str, int], int] = {}
+        self._through = -1
+        self._after = -1
+
+    def begin_after(self, offset: int) -> None:
+        """What is not asked for any more."""
+        self._after = offset
+
+    def through(self, offset: int) -> dict[tuple[int, str, int], int]:
+        """Microseconds by offset, namespace and received hour in seconds, as far as archived.
+
+        Args:
+            offset: up to which they are needed. Whoever asks takes out what is done with.
+
+        Raises:
+            Transient: object storage is away.
+            PermanentFault: a file is gone or damaged.
+        """
+        while self._through < offset and (entry := next(self._entries, None)) is not None:
+            self._through = entry.last
+            if entry.is_gap or entry.last <= self._after:
+                continue
+            rows = Rows(get_file(self._objects, entry))
+            keys = zip(
+                rows.numbers("log_offset").tolist(),
+                rows.texts("namespace"),
+                (rows.numbers("received_hour") // _SECOND_US).tolist(),
+                strict=True,
+            )
+            self._known |= zip(keys, rows.numbers("stored_at").tolist(), strict=True)
+        return self._known
 
 
 def ledger_files(objects: Objects, generation: int, partition: int) -> Iterator[tuple[Entry, Rows]]:

@@ -271,10 +271,13 @@ class Loader:
         others = outcome_rows(batch)
         if others:
             self._clickhouse.insert("event_outcomes", OUTCOME_COLUMNS, others)
-        self._clickhouse.insert("ledger", LEDGER_COLUMNS, ledger_rows(batch))
+        self._write_ledger(batch)
         self._waiting.note(corrected)
         self._note(batch, monotonic() - began)
         return batch
+
+    def _write_ledger(self, batch: Batch) -> None:
+        self._clickhouse.insert("ledger", LEDGER_COLUMNS, ledger_rows(batch))
 
     def _load_events(self, batch: Batch) -> list[tuple[Applied, int]]:
         """Decides and writes events; gives what voids that waited for some of them did."""

@@ -258,5 +258,5 @@ def join_record(record: Record) -> bytes:
             record.lines,
         )
     )
-    head = PREAMBLE.pack(_MAGIC, VERSION, 0, record.count)
+    head = PREAMBLE.pack(_MAGIC, record.version, 0, record.count)
     return b"".join((head, CHECKSUM.pack(_checksum(head, body)), body))

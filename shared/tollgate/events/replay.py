@@ -1,0 +1,198 @@
+"""Use case: load the archive again, through the loader itself, and prove that the result is right.
+
+The target is empty, or holds what an earlier run has loaded: its ledger says how far that came. In
+the end every total is compared with the archived ledger. Times of loading come from there too, so
+that `asOf` answers as it did.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tollgate.core.errors import Conflict
+from tollgate.events.archive_chain import RECORDS, Chain, Entry, partitions_of
+from tollgate.events.archive_ledger import ArchivedTimes
+from tollgate.events.archive_log import ArchiveLog
+from tollgate.events.batch import Batch
+from tollgate.events.ledger import Frontier, Partition
+from tollgate.events.load import DAY_US, Loader
+from tollgate.events.load_progress import LoadLimits
+from tollgate.events.rows import LEDGER_COLUMNS, instant_text, ledger_rows
+from tollgate.platform.clickhouse import DATABASE, ClickHouse
+from tollgate.platform.objects import Objects
+from tollgate.platform.parts import Parts, open_clickhouse
+
+_EVENTS_MAX = 100_000
+_ANY_NUMBER = 1 << 62
+_OFFSET, _NAMESPACE, _HOUR = (
+    LEDGER_COLUMNS.index(name) for name in ("log_offset", "namespace", "received_hour")
+)
+_encode = msgspec.json.Encoder().encode
+_decode_lines = msgspec.json.Decoder(list[int | str]).decode_lines
+OnLoaded = Callable[[int], None]
+"""Told how many events more are loaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Period:
+    """What was appended in [since, until), in microseconds since the epoch; None: without bound."""
+
+    since_us: int | None = None
+    until_us: int | None = None
+
+    def has(self, appended_us: int) -> bool:
+        """Whether a record that was appended then is in it."""
+        return (self.since_us is None or appended_us >= self.since_us) and (
+            self.until_us is None or appended_us < self.until_us
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be loaded.
+
+    Attributes:
+        period: what is asked for.
+        lead_us: records are loaded from then on, so that keys claimed before the period are known.
+        files: by generation and partition, in order.
+        gaps: what the archive says it never had, within all that.
+    """
+
+    period: Period
+    lead_us: int
+    files: Mapping[Partition, list[Entry]]
+    gaps: list[Entry] = field(default_factory=list)
+
+    @property
+    def events(self) -> int:
+        """How many events the files have."""
+        return sum(entry.rows for of_one in self.files.values() for entry in of_one)
+
+
+def make_plan(objects: Objects, period: Period, window_us: int) -> Plan:
+    """Reads the manifest.
+
+    Args:
+        objects: where the archive is.
+        period: what is asked for.
+        window_us: how long a key is claimed; 0: for ever.
+
+    Raises:
+        Transient: object storage is away.
+        PermanentFault: the manifest has holes or can't be read.
+        Conflict: there is no archive, or nothing of that period in it.
+    """
+    since = period.since_us
+    lead_us = 0 if since is None or window_us == 0 else max(0, since - window_us)
+    files: dict[Partition, list[Entry]] = {}
+    gaps: list[Entry] = []
+    for key in partitions_of(objects, RECORDS):
+        of_one: list[Entry] = []
+        for entry in Chain(objects, RECORDS, *key).entries():
+            if entry.is_gap:
+                gaps.append(entry)
+            elif entry.appended[1] >= lead_us and (
+                period.until_us is None or entry.appended[0] < period.until_us
+            ):
+                of_one.append(entry)
+        if of_one:
+            files[key] = of_one
+    if not files:
+        raise Conflict(f"the archive in {objects.place} has no records to replay")
+    return Plan(period=period, lead_us=lead_us, files=files, gaps=gaps)
+
+
+class ReplayLoader(Loader):
+    """A loader that writes when a record was loaded first, where the archive knows it."""
+
+    times: ArchivedTimes
+
+    def _write_ledger(self, batch: Batch) -> None:
+        rows = _decode_lines(ledger_rows(batch))
+        known = self.times.through(batch.records[-1].offset)
+        now_us = self._clock.now_us()
+        timed = []
+        for row in rows:
+            key = (int(row[_OFFSET]), str(row[_NAMESPACE]), int(row[_HOUR]))
+            timed.append(_encode([*row, instant_text(known.pop(key, now_us))]))
+        columns = (*LEDGER_COLUMNS, "stored_at")
+        self._clickhouse.insert("ledger", columns, b"\n".join(timed) + b"\n")
+
+    def forget(self) -> None:
+        """Drops filters of keys that the dedupe window has left behind."""
+        if window := self._limits.window_us:
+            oldest_us = self._oldest_us(self.progress.frontier)
+            self._seen.forget_before(oldest_us - window - 2 * DAY_US)
+
+
+def replay(parts: Parts, objects: Objects, plan: Plan, on_loaded: OnLoaded) -> None:
+    """Loads what the plan says; goes on where an earlier run ended.
+
+    Raises:
+        Conflict: the target holds something else.
+        Transient: a store is away; run it again.
+        PermanentFault: the archive is damaged, or ClickHouse refuses.
+    """
+    clickhouse = parts.get(open_clickhouse)
+    require_own(clickhouse, plan)
+    window_us = parts.settings.dedupe_window_days * DAY_US
+    limits = LoadLimits(
+        events_max=_EVENTS_MAX, wait_ms=0, window_us=window_us, dead_letters_max=_ANY_NUMBER
+    )
+    frontier = Frontier(clickhouse)
+    for generation in sorted({generation for generation, _ in plan.files}):
+        entries = {p: of_one for (g, p), of_one in plan.files.items() if g == generation}
+        with closing(
+            ArchiveLog(objects, generation, entries, until_us=plan.period.until_us)
+        ) as log:
+            for partition in sorted(entries):
+                loader = ReplayLoader(
+                    log=log,
+                    partition=partition,
+                    clickhouse=clickhouse,
+                    frontier=frontier,
+                    limits=limits,
+                    clock=parts.clock,
+                )
+                loader.times = ArchivedTimes(objects, generation, partition)
+                _load(loader, log, partition, on_loaded)
+
+
+def _load(loader: ReplayLoader, log: ArchiveLog, partition: int, on_loaded: OnLoaded) -> None:
+    loader.prepare()
+    done = loader.progress.frontier
+    total = log.events_after(partition, -1)
+    on_loaded(total - log.events_after(partition, done))
+    loader.times.begin_after(done)
+    never, day = threading.Event(), -1
+    while records := loader.gather(never):
+        batch = loader.load(records)
+        on_loaded(len(batch))
+        if records[-1].appended_us // DAY_US != day:
+            day = records[-1].appended_us // DAY_US
+            loader.forget()
+    loader.tend()
+
+
+def require_own(clickhouse: ClickHouse, plan: Plan) -> None:
+    """Makes sure that the target holds nothing that is not of this plan.
+
+    Raises:
+        Conflict: it does.
+        Transient: ClickHouse is away.
+    """
+    rows = clickhouse.query(
+        "SELECT log_generation, log_partition, toInt64(min(log_offset)), toInt64(max(log_offset))"
+        f" FROM {DATABASE}.ledger GROUP BY log_generation, log_partition"
+    )
+    for generation, partition, first, last in rows:
+        files = plan.files.get((generation, partition), [])
+        if not files or not files[0].begin <= first <= files[0].last or last > files[-1].last:
+            raise Conflict(
+                f"the target has records of generation {generation}, partition {partition}, from"
+                f" offset {first} to {last}, which are not what this replay begins with: replay"
+                " into an empty one"
+            )
