@@ -72,6 +72,8 @@ _ZERO = "0000000000.000000"
 _EMPTY_LINE: _Line = (0, "", "", "", _ZERO, 0, _ZERO, "", "", "", "", "", "", "", "")
 _lines = msgspec.json.Decoder(list[_Line])
 _encode_lines = msgspec.json.Encoder().encode_lines
+_REPEATED = ("type", "subject", "datacontenttype", "dataschema", "extensions")
+_PIECE_ROWS = 8192
 _NEWLINE = 10
 _HEAD = struct.Struct("<QqQ")
 _NO_KEY = bytes(KEY_BYTES)
@@ -272,7 +274,7 @@ def unpack(data: bytes) -> list[StoredRecord]:
 def _rebuilt(rows: Rows, starts: Ints) -> Iterator[bytes]:
     """Each record put together from its rows; b"" for one that is kept whole."""
     received, requests = rows.numbers("received_at"), rows.numbers("request")
-    names, kinds = rows.texts("namespace"), rows.texts("record")
+    names, kinds = rows.repeated_texts("namespace"), rows.repeated_texts("record")
     keys = b"".join(rows.binaries("key_hash"))
     text = _text_of(rows, received, names, keys)
     ends = np.flatnonzero(np.frombuffer(text, np.uint8) == _NEWLINE) + 1
@@ -308,32 +310,38 @@ def _text_of(rows: Rows, received: Ints, names: list[str], keys: bytes) -> bytes
     """The lines of all rows, as they stand in records."""
     hashes = keys.hex()
     width = 2 * KEY_BYTES
-    lines = zip(
+    columns = [
         rows.numbers("index").tolist(),
         names,
-        rows.texts("source"),
+        rows.repeated_texts("source"),
         rows.texts("id"),
         _instant_texts(rows.numbers("time")),
         rows.numbers("time_given").tolist(),
-        _instant_texts(received),
+        _repeated_instant_texts(received),
         [hashes[at : at + width] for at in range(0, len(hashes), width)],
-        *(
-            rows.texts(name)
-            for name in (
-                "type",
-                "subject",
-                "datacontenttype",
-                "dataschema",
-                "extensions",
-                "data",
-                "data_exact",
-            )
-        ),
-        strict=True,
-    )
-    # A line ends with the only newline that it has, and in a record it begins after its bracket.
-    return _encode_lines(list(lines)).replace(b"\n[", b"\n")[1:]
+        *(rows.repeated_texts(name) for name in _REPEATED),
+        rows.texts("data"),
+        rows.repeated_texts("data_exact"),
+    ]
+    pieces = []
+    for at in range(0, len(rows), _PIECE_ROWS):
+        # What fits into the processor's cache is done in half the time.
+        lines = zip(*(column[at : at + _PIECE_ROWS] for column in columns), strict=True)
+        # A line ends with its only newline, and begins after its bracket.
+        pieces.append(_encode_lines(list(lines)).replace(b"\n[", b"\n")[1:])
+    return b"".join(pieces)
 
 
 def _instant_texts(instants: Ints) -> list[str]:
-    return texts_of(instants) or [column_time(each) for each in instants.tolist()]
+    found: list[str] = []
+    for at in range(0, len(instants), _PIECE_ROWS):
+        piece = instants[at : at + _PIECE_ROWS]
+        found += texts_of(piece) or [column_time(each) for each in piece.tolist()]
+    return found
+
+
+def _repeated_instant_texts(instants: Ints) -> list[str]:
+    """The same where many in a row are equal."""
+    edges = np.flatnonzero(np.diff(instants, prepend=instants[0] - 1))
+    texts = np.array(_instant_texts(instants[edges]), object)
+    return np.repeat(texts, np.diff(edges, append=len(instants))).tolist()

@@ -1,14 +1,12 @@
 """The archive read as a log: what a loader needs to load it again."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 
 from tollgate.core.errors import PermanentFault
-from tollgate.events.archive_chain import Entry, get_file
-from tollgate.events.archive_file import content_of, unpack
+from tollgate.events.archive_chain import Entry
+from tollgate.events.archive_reader import ArchiveReader
 from tollgate.platform.event_log import LOADER, Done, StoredRecord
-from tollgate.platform.objects import Objects
 
 
 class ArchiveLog:
@@ -19,7 +17,7 @@ class ArchiveLog:
 
     def __init__(
         self,
-        objects: Objects,
+        reader: ArchiveReader,
         generation: int,
         entries: Mapping[int, Sequence[Entry]],
         until_us: int | None = None,
@@ -27,19 +25,18 @@ class ArchiveLog:
         """Reads nothing yet.
 
         Args:
-            objects: where the archive is.
+            reader: reads the files; closed by whoever made it.
             generation: which one.
             entries: by partition what the manifest says of the files to read, in order.
             until_us: records appended from then on are left out; None: all are read.
         """
-        self._objects = objects
+        self._reader = reader
         self._generation = generation
         self._entries = entries
         self._ends = {p: [entry.last for entry in of_one] for p, of_one in entries.items()}
         self._until_us = until_us
-        self._pool = ThreadPoolExecutor(1, "archive-reader")
         self._at_hand: tuple[int, int, list[StoredRecord]] = (-1, -1, [])
-        self._ahead: tuple[int, int, Future[list[StoredRecord]]] | None = None
+        self._ahead: tuple[int, int, Callable[[], list[StoredRecord]]] | None = None
 
     @property
     def generation(self) -> int:
@@ -83,28 +80,24 @@ class ArchiveLog:
 
     def _file(self, partition: int, number: int) -> list[StoredRecord]:
         if self._at_hand[:2] != (partition, number):
+            of_one = self._entries[partition]
             ahead, self._ahead = self._ahead, None
-            if ahead is not None and ahead[:2] == (partition, number):
-                records = ahead[2].result()
-            else:
-                records = self._load(self._entries[partition][number])
-            self._at_hand = (partition, number, records)
-            if number + 1 < len(self._entries[partition]):
-                following = self._entries[partition][number + 1]
-                self._ahead = (partition, number + 1, self._pool.submit(self._load, following))
+            if ahead is None or ahead[:2] != (partition, number):
+                ahead = (partition, number, self._reader.begin(of_one[number]))
+            if number + 1 < len(of_one):
+                self._ahead = (partition, number + 1, self._reader.begin(of_one[number + 1]))
+            # A file that can't be read now is begun anew.
+            self._at_hand = (-1, -1, [])
+            self._at_hand = (partition, number, self._kept(of_one[number], ahead[2]()))
         return self._at_hand[2]
 
-    def _load(self, entry: Entry) -> list[StoredRecord]:
-        records = unpack(get_file(self._objects, entry))
-        if content_of(records) != entry.content:
-            raise PermanentFault(f"{entry.file} does not hold the records that were archived")
-        if self._until_us is not None and entry.appended[1] >= self._until_us:
-            until_us = self._until_us
-            kept = next(
-                (n for n, each in enumerate(records) if each.appended_us >= until_us), len(records)
-            )
-            return records[:kept]
-        return records
+    def _kept(self, entry: Entry, records: list[StoredRecord]) -> list[StoredRecord]:
+        """Without what is left out."""
+        until_us = self._until_us
+        if until_us is None or entry.appended[1] < until_us:
+            return records
+        over = (n for n, each in enumerate(records) if each.appended_us >= until_us)
+        return records[: next(over, len(records))]
 
     def wait(
         self, partition: int, after: int, seconds: float
@@ -152,4 +145,3 @@ class ArchiveLog:
 
     def close(self) -> None:
         """See `EventLog.close`."""
-        self._pool.shutdown(cancel_futures=True)

@@ -7,7 +7,6 @@ that `asOf` answers as it did.
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,6 +15,7 @@ from tollgate.core.errors import Conflict
 from tollgate.events.archive_chain import RECORDS, Chain, Entry, partitions_of
 from tollgate.events.archive_ledger import ArchivedTimes
 from tollgate.events.archive_log import ArchiveLog
+from tollgate.events.archive_reader import ArchiveReader
 from tollgate.events.batch import Batch
 from tollgate.events.ledger import Frontier, Partition
 from tollgate.events.load import DAY_US, Loader
@@ -128,7 +128,15 @@ class ReplayLoader(Loader):
             self._seen.forget_before(oldest_us - window - 2 * DAY_US)
 
 
-def replay(parts: Parts, objects: Objects, plan: Plan, on_loaded: OnLoaded) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where the archive is, and what reads its files."""
+
+    objects: Objects
+    reader: ArchiveReader
+
+
+def replay(parts: Parts, source: Source, plan: Plan, on_loaded: OnLoaded) -> None:
     """Loads what the plan says; goes on where an earlier run ended.
 
     Raises:
@@ -145,20 +153,18 @@ def replay(parts: Parts, objects: Objects, plan: Plan, on_loaded: OnLoaded) -> N
     frontier = Frontier(clickhouse)
     for generation in sorted({generation for generation, _ in plan.files}):
         entries = {p: of_one for (g, p), of_one in plan.files.items() if g == generation}
-        with closing(
-            ArchiveLog(objects, generation, entries, until_us=plan.period.until_us)
-        ) as log:
-            for partition in sorted(entries):
-                loader = ReplayLoader(
-                    log=log,
-                    partition=partition,
-                    clickhouse=clickhouse,
-                    frontier=frontier,
-                    limits=limits,
-                    clock=parts.clock,
-                )
-                loader.times = ArchivedTimes(objects, generation, partition)
-                _load(loader, log, partition, on_loaded)
+        log = ArchiveLog(source.reader, generation, entries, until_us=plan.period.until_us)
+        for partition in sorted(entries):
+            loader = ReplayLoader(
+                log=log,
+                partition=partition,
+                clickhouse=clickhouse,
+                frontier=frontier,
+                limits=limits,
+                clock=parts.clock,
+            )
+            loader.times = ArchivedTimes(source.objects, generation, partition)
+            _load(loader, log, partition, on_loaded)
 
 
 def _load(loader: ReplayLoader, log: ArchiveLog, partition: int, on_loaded: OnLoaded) -> None:
