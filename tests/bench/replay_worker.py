@@ -15,13 +15,12 @@ from typing import Any, Final
 
 from tollgate.core.clock import SystemClock
 from tollgate.events.archive import ArchiveLimits, Archiver
-from tollgate.events.archive_reader import ProcessReader
 from tollgate.events.event import Arrival, Attributes, encode
 from tollgate.events.ledger import Frontier
 from tollgate.events.load import DAY_US, Loader
 from tollgate.events.load_progress import LoadLimits
 from tollgate.events.record import Group, encode_record
-from tollgate.events.replay import Period, Source, make_plan, replay
+from tollgate.events.replay import Period, make_plan, replay
 from tollgate.platform.clickhouse import DATABASE
 from tollgate.platform.clickhouse_schema import migrate_clickhouse
 from tollgate.platform.event_log import ARCHIVE, LOADER
@@ -127,11 +126,9 @@ def load_again(folder: Path, data: Path) -> dict[str, Any]:
     with closing(Parts(Settings(data=data))) as parts:
         migrate_clickhouse(parts.get(open_clickhouse))
         began = time.perf_counter()
-        settings = Settings(objects_url=f"file://{(folder / 'objects').resolve()}")
         objects = FolderObjects(folder / "objects")
         plan = make_plan(objects, Period(), 35 * DAY_US)
-        with closing(ProcessReader(settings)) as reader:
-            replay(parts, Source(objects=objects, reader=reader), plan, lambda _: None)
+        replay(parts, objects, plan, lambda _: None)
         return _told(parts, time.perf_counter() - began)
 
 

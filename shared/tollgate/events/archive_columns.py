@@ -14,16 +14,15 @@ from arro3.core import (
     Array,
     DataType,
     RecordBatch,
-    Table,
     dictionary_dictionary,
     dictionary_indices,
 )
-from arro3.io import read_parquet, write_parquet
+from arro3.io import read_parquet, write_ipc_stream, write_parquet
 
 from tollgate import __version__
 
 _PACKED = "zstd(3)"
-_BATCH_ROWS = 1 << 16
+_BATCH_ROWS = 1 << 25
 _DICTIONARY = DataType.dictionary(DataType.int32(), DataType.string())
 INSTANT = DataType.timestamp("us", tz="UTC")
 _US_DIGITS = 16
@@ -92,22 +91,26 @@ def _array(column: Column, values: object) -> Array:
 
 
 class Rows:
-    """A file read back."""
+    """Rows of a file, read back."""
 
-    def __init__(self, data: bytes) -> None:
-        """Reads all of it.
-
-        Raises:
-            OSError, ValueError: it is no Parquet file.
-        """
-        self._table: Table = read_parquet(io.BytesIO(data), batch_size=_BATCH_ROWS).read_all()
+    def __init__(self, batch: RecordBatch) -> None:
+        self._batch = batch
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return self._batch.num_rows
+
+    @property
+    def names(self) -> list[str]:
+        """Of all columns."""
+        return self._batch.column_names
+
+    def slice(self, first: int, count: int) -> "Rows":
+        """Some of the rows, in the same memory."""
+        return Rows(self._batch.slice(first, count))
 
     def numbers(self, name: str) -> Ints:
         """A column of numbers; instants in microseconds since the epoch."""
-        column = self._table.column(name)
+        column = self._batch.column(name)
         if DataType.is_temporal(column.type):
             column = column.cast(DataType.int64())
         found: Ints = column.to_numpy()
@@ -115,30 +118,57 @@ class Rows:
 
     def texts(self, name: str) -> list[str]:
         """A column of texts that hardly repeat."""
-        found: list[str] = self._table.column(name).to_pylist()  # type: ignore[assignment]
-        return found
-
-    def repeated_texts(self, name: str) -> list[str]:
-        """A column of texts that repeat: each is made once, which is five times as fast."""
-        found: list[str] = []
-        for piece in self._table.column(name).chunks:
-            packed = piece.cast(_DICTIONARY)
-            values: list[str] = dictionary_dictionary(packed).to_pylist()  # type: ignore[assignment]
-            if len(values) == 1:
-                found += values * len(piece)
-            else:
-                found += np.array(values, object)[dictionary_indices(packed).to_numpy()].tolist()
+        found: list[str] = self._batch.column(name).to_pylist()  # type: ignore[assignment]
         return found
 
     def binaries(self, name: str) -> list[bytes]:
         """A column of bytes."""
-        found: list[bytes] = self._table.column(name).to_pylist()  # type: ignore[assignment]
+        found: list[bytes] = self._batch.column(name).to_pylist()  # type: ignore[assignment]
         return found
 
-    @property
-    def names(self) -> list[str]:
-        """Of all columns."""
-        return self._table.column_names
+    def distinct_texts(self, name: str) -> tuple[list[str], Ints]:
+        """The texts that a column has, and for each row which of them it is."""
+        packed = self._batch.column(name).cast(_DICTIONARY)
+        values: list[str] = dictionary_dictionary(packed).to_pylist()  # type: ignore[assignment]
+        return values, dictionary_indices(packed).to_numpy().astype(np.int64)
+
+    def repeated_texts(self, name: str) -> list[str]:
+        """A column of texts that repeat: each is made once, which is five times as fast."""
+        values, which = self.distinct_texts(name)
+        if len(values) == 1:
+            return values * len(which)
+        found: list[str] = np.array(values, object)[which].tolist()
+        return found
+
+    def arrow_stream(
+        self, names: Mapping[str, str], chosen: npt.NDArray[np.bool_] | None = None
+    ) -> bytes:
+        """The rows in the form that stores read as it is.
+
+        Args:
+            names: of the columns to give, and what each is called there.
+            chosen: which rows; None: all.
+        """
+        batch = RecordBatch.from_arrays(
+            [self._batch.column(name) for name in names], names=list(names.values())
+        )
+        if chosen is not None and not chosen.all():
+            batch = batch.take(Array.from_numpy(np.flatnonzero(chosen).astype(np.uint32)))
+        target = io.BytesIO()
+        write_ipc_stream(batch, target, compression=None)
+        return target.getvalue()
+
+
+def read_rows(data: bytes) -> Rows:
+    """All rows of a file.
+
+    Raises:
+        OSError, ValueError: it is no Parquet file.
+    """
+    batches = list(read_parquet(data, batch_size=_BATCH_ROWS))
+    if len(batches) == 1:
+        return Rows(batches[0])
+    raise ValueError(f"a file of the archive has {len(batches)} row groups")
 
 
 def instants_of(texts: Sequence[str]) -> Ints | None:

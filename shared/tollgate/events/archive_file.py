@@ -24,6 +24,7 @@ from tollgate.events.archive_columns import (
     Rows,
     Values,
     instants_of,
+    read_rows,
     texts_of,
     write_columns,
 )
@@ -251,24 +252,59 @@ def _instant(text: str) -> int:
 
 
 def unpack(data: bytes) -> list[StoredRecord]:
-    """The records of a file.
+    """The records of a file. Errors as in `ArchivedFile`."""
+    file = ArchivedFile(data)
+    return file.records(0, len(file))
 
-    Raises:
-        OSError, ValueError: it is no file of this form.
+
+class ArchivedFile:
+    """A file read back, its events still in columns. Records are numbered from 0.
+
+    Attributes:
+        offsets, appended_us: of each record.
+        starts: number of the first row of each record, and how many rows there are.
+        rebuildable: whether the record's rows are its events, and all that it is.
+        rows: of all records.
     """
-    rows = Rows(data)
-    if not len(rows):
-        return []
-    offsets, appended = rows.numbers("offset").astype(np.int64), rows.numbers("appended_at")
-    starts = np.flatnonzero(np.diff(offsets, prepend=-1))
-    raw = rows.binaries("raw")
-    found = _rebuilt(rows, starts)
-    return [
-        StoredRecord(offset=offset, appended_us=appended_us, value=raw[start] or value)
-        for start, offset, appended_us, value in zip(
-            starts.tolist(), offsets[starts].tolist(), appended[starts].tolist(), found, strict=True
-        )
-    ]
+
+    def __init__(self, data: bytes) -> None:
+        """Reads the columns.
+
+        Raises:
+            OSError, ValueError: it is no file of this form.
+        """
+        self.rows = read_rows(data)
+        offsets = self.rows.numbers("offset").astype(np.int64)
+        starts = np.flatnonzero(np.diff(offsets, prepend=-1))
+        self.offsets = offsets[starts]
+        self.appended_us = self.rows.numbers("appended_at")[starts]
+        self.starts = np.append(starts, len(offsets))
+        kinds, which = self.rows.distinct_texts("record")
+        is_events = np.array([kind == EVENTS for kind in kinds])[which[starts]]
+        self._raw = self.rows.binaries("raw")
+        self.rebuildable = is_events & ~np.array([bool(self._raw[at]) for at in starts.tolist()])
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def records(self, first: int, end: int) -> list[StoredRecord]:
+        """The records from a number on, up to another, byte by byte as they were."""
+        begin, stop = int(self.starts[first]), int(self.starts[end])
+        if begin == stop:
+            return []
+        rows = self.rows.slice(begin, stop - begin)
+        whole = [self._raw[at] for at in self.starts[first:end].tolist()]
+        found = _rebuilt(rows, self.starts[first:end] - begin)
+        return [
+            StoredRecord(offset=offset, appended_us=appended_us, value=raw or value)
+            for offset, appended_us, raw, value in zip(
+                self.offsets[first:end].tolist(),
+                self.appended_us[first:end].tolist(),
+                whole,
+                found,
+                strict=True,
+            )
+        ]
 
 
 def _rebuilt(rows: Rows, starts: Ints) -> Iterator[bytes]:
@@ -276,7 +312,7 @@ def _rebuilt(rows: Rows, starts: Ints) -> Iterator[bytes]:
     received, requests = rows.numbers("received_at"), rows.numbers("request")
     names, kinds = rows.repeated_texts("namespace"), rows.repeated_texts("record")
     keys = b"".join(rows.binaries("key_hash"))
-    text = _text_of(rows, received, names, keys)
+    text = text_of(rows, received, names, keys)
     ends = np.flatnonzero(np.frombuffer(text, np.uint8) == _NEWLINE) + 1
     edges = np.flatnonzero(np.diff(requests.astype(np.int64), prepend=-1))
     edges = np.union1d(edges, starts)
@@ -306,7 +342,7 @@ def _rebuilt(rows: Rows, starts: Ints) -> Iterator[bytes]:
         )
 
 
-def _text_of(rows: Rows, received: Ints, names: list[str], keys: bytes) -> bytes:
+def text_of(rows: Rows, received: Ints, names: list[str], keys: bytes) -> bytes:
     """The lines of all rows, as they stand in records."""
     hashes = keys.hex()
     width = 2 * KEY_BYTES

@@ -25,7 +25,7 @@ from tollgate.events.archive_chain import (
     partition_folder,
     put_file,
 )
-from tollgate.events.archive_columns import INSTANT, Column, Rows, write_columns
+from tollgate.events.archive_columns import INSTANT, Column, Rows, read_rows, write_columns
 from tollgate.events.ledger import read_frontier
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.objects import Objects
@@ -226,7 +226,7 @@ class ArchivedTimes:
             self._through = entry.last
             if entry.is_gap or entry.last <= self._after:
                 continue
-            rows = Rows(get_file(self._objects, entry))
+            rows = read_rows(get_file(self._objects, entry))
             keys = zip(
                 rows.numbers("log_offset").tolist(),
                 rows.texts("namespace"),
@@ -246,4 +246,4 @@ def ledger_files(objects: Objects, generation: int, partition: int) -> Iterator[
     """
     for entry in Chain(objects, LEDGER, generation, partition).entries():
         if not entry.is_gap:
-            yield entry, Rows(get_file(objects, entry))
+            yield entry, read_rows(get_file(objects, entry))

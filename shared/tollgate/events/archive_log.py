@@ -1,23 +1,31 @@
 """The archive read as a log: what a loader needs to load it again."""
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
 
 from tollgate.core.errors import PermanentFault
-from tollgate.events.archive_chain import Entry
-from tollgate.events.archive_reader import ArchiveReader
+from tollgate.events.archive_chain import Entry, get_file
+from tollgate.events.archive_file import ArchivedFile
 from tollgate.platform.event_log import LOADER, Done, StoredRecord
+from tollgate.platform.objects import Objects
+
+_LOOK_BYTES = 4096
+At = tuple[int, int]
+"""A partition, and the number of a file of it."""
 
 
 class ArchiveLog:
     """An `EventLog` of one generation that ends where the archive does. It takes no records.
 
-    The file after the one at hand is fetched and taken apart meanwhile.
+    The file after the one at hand is fetched meanwhile.
     """
 
     def __init__(
         self,
-        reader: ArchiveReader,
+        objects: Objects,
         generation: int,
         entries: Mapping[int, Sequence[Entry]],
         until_us: int | None = None,
@@ -25,18 +33,19 @@ class ArchiveLog:
         """Reads nothing yet.
 
         Args:
-            reader: reads the files; closed by whoever made it.
+            objects: where the archive is.
             generation: which one.
             entries: by partition what the manifest says of the files to read, in order.
             until_us: records appended from then on are left out; None: all are read.
         """
-        self._reader = reader
+        self._objects = objects
         self._generation = generation
         self._entries = entries
         self._ends = {p: [entry.last for entry in of_one] for p, of_one in entries.items()}
         self._until_us = until_us
-        self._at_hand: tuple[int, int, list[StoredRecord]] = (-1, -1, [])
-        self._ahead: tuple[int, int, Callable[[], list[StoredRecord]]] | None = None
+        self._pool = ThreadPoolExecutor(1, "archive-reader")
+        self._at_hand: tuple[At, ArchivedFile] | None = None
+        self._ahead: tuple[At, Future[ArchivedFile]] | None = None
 
     @property
     def generation(self) -> int:
@@ -55,49 +64,52 @@ class ArchiveLog:
             Transient: object storage is away.
             PermanentFault: a file is gone or damaged.
         """
+        found = self.file_after(partition, after)
+        if found is None:
+            return []
+        file, first, end = found
+        records = file.records(first, first + 1 if bytes_max <= _LOOK_BYTES else end)
+        size = 0
+        for number, record in enumerate(records):
+            size += len(record.value)
+            if number and size > bytes_max:
+                return records[:number]
+        return records
+
+    def file_after(self, partition: int, after: int) -> tuple[ArchivedFile, int, int] | None:
+        """The file that goes on after an offset: which of its records come next, up to which.
+
+        None if nothing comes after it. Errors as in `read`.
+        """
         ends = self._ends.get(partition, [])
         for number in range(bisect_right(ends, after), len(ends)):
-            records = self._file(partition, number)
-            first = bisect_right(records, after, key=lambda record: record.offset)
-            if first == len(records):
-                if self._is_over(partition, number):
-                    return []
-                continue
-            found: list[StoredRecord] = []
-            size = 0
-            for record in records[first:]:
-                size += len(record.value)
-                if found and size > bytes_max:
-                    break
-                found.append(record)
-            return found
-        return []
+            file = self._file((partition, number))
+            first, end = int(np.searchsorted(file.offsets, after, side="right")), len(file)
+            if self._until_us is not None:
+                over = np.flatnonzero(file.appended_us >= self._until_us)
+                end = int(over[0]) if len(over) else end
+            if first < end:
+                return file, first, end
+            if end < len(file):
+                return None
+        return None
 
-    def _is_over(self, partition: int, number: int) -> bool:
-        """Whether a file had records that are left out: so are all that follow."""
-        last = self._entries[partition][number].appended[1]
-        return self._until_us is not None and last >= self._until_us
-
-    def _file(self, partition: int, number: int) -> list[StoredRecord]:
-        if self._at_hand[:2] != (partition, number):
-            of_one = self._entries[partition]
+    def _file(self, at: At) -> ArchivedFile:
+        if self._at_hand is None or self._at_hand[0] != at:
+            partition, number = at
             ahead, self._ahead = self._ahead, None
-            if ahead is None or ahead[:2] != (partition, number):
-                ahead = (partition, number, self._reader.begin(of_one[number]))
+            self._at_hand = None
+            of_one = self._entries[partition]
+            wanted = ahead[1] if ahead is not None and ahead[0] == at else self._begin(at)
             if number + 1 < len(of_one):
-                self._ahead = (partition, number + 1, self._reader.begin(of_one[number + 1]))
-            # A file that can't be read now is begun anew.
-            self._at_hand = (-1, -1, [])
-            self._at_hand = (partition, number, self._kept(of_one[number], ahead[2]()))
-        return self._at_hand[2]
+                following = (partition, number + 1)
+                self._ahead = (following, self._begin(following))
+            self._at_hand = (at, wanted.result())
+        return self._at_hand[1]
 
-    def _kept(self, entry: Entry, records: list[StoredRecord]) -> list[StoredRecord]:
-        """Without what is left out."""
-        until_us = self._until_us
-        if until_us is None or entry.appended[1] < until_us:
-            return records
-        over = (n for n, each in enumerate(records) if each.appended_us >= until_us)
-        return records[: next(over, len(records))]
+    def _begin(self, at: At) -> "Future[ArchivedFile]":
+        entry = self._entries[at[0]][at[1]]
+        return self._pool.submit(lambda: ArchivedFile(get_file(self._objects, entry)))
 
     def wait(
         self, partition: int, after: int, seconds: float
@@ -114,7 +126,7 @@ class ArchiveLog:
     def events_after(self, partition: int, offset: int) -> int:
         """About how many events stand in the files after an offset."""
         ends = self._ends.get(partition, [])
-        left = self._entries.get(partition, ())[bisect_left(ends, offset + 1) :]
+        left = self._entries.get(partition, ())[bisect_right(ends, offset) :]
         return sum(entry.rows for entry in left)
 
     def released(self, partition: int) -> int:
@@ -145,3 +157,4 @@ class ArchiveLog:
 
     def close(self) -> None:
         """See `EventLog.close`."""
+        self._pool.shutdown(cancel_futures=True)

@@ -5,17 +5,20 @@ the end every total is compared with the archived ledger. Times of loading come 
 that `asOf` answers as it did.
 """
 
-import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from tollgate.core.errors import Conflict
+from tollgate.events.archive_batch import ArchivedBatch, open_archived
 from tollgate.events.archive_chain import RECORDS, Chain, Entry, partitions_of
+from tollgate.events.archive_file import ArchivedFile
 from tollgate.events.archive_ledger import ArchivedTimes
 from tollgate.events.archive_log import ArchiveLog
-from tollgate.events.archive_reader import ArchiveReader
 from tollgate.events.batch import Batch
 from tollgate.events.ledger import Frontier, Partition
 from tollgate.events.load import DAY_US, Loader
@@ -25,7 +28,7 @@ from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.objects import Objects
 from tollgate.platform.parts import Parts, open_clickhouse
 
-_EVENTS_MAX = 100_000
+_EVENTS_MAX = 250_000
 _ANY_NUMBER = 1 << 62
 _OFFSET, _NAMESPACE, _HOUR = (
     LEDGER_COLUMNS.index(name) for name in ("log_offset", "namespace", "received_hour")
@@ -106,9 +109,20 @@ def make_plan(objects: Objects, period: Period, window_us: int) -> Plan:
 
 
 class ReplayLoader(Loader):
-    """A loader that writes when a record was loaded first, where the archive knows it."""
+    """A loader whose events come in columns, and that knows when a record was loaded first."""
 
     times: ArchivedTimes
+
+    def load_columns(self, file: ArchivedFile, first: int, end: int) -> Batch:
+        """Writes the events of some records, none of which is kept whole. As `load`."""
+        place = (self._log.generation, self._partition)
+        return self._load(open_archived(place, file, first, end))
+
+    def _insert_events(self, batch: Batch, chosen: npt.NDArray[np.bool_]) -> None:
+        if isinstance(batch, ArchivedBatch):
+            self._clickhouse.insert_arrow("arrivals", *batch.arrow_rows(chosen))
+        else:
+            super()._insert_events(batch, chosen)
 
     def _write_ledger(self, batch: Batch) -> None:
         rows = _decode_lines(ledger_rows(batch))
@@ -121,22 +135,13 @@ class ReplayLoader(Loader):
         columns = (*LEDGER_COLUMNS, "stored_at")
         self._clickhouse.insert("ledger", columns, b"\n".join(timed) + b"\n")
 
-    def forget(self) -> None:
-        """Drops filters of keys that the dedupe window has left behind."""
+    def forget_before(self, appended_us: int) -> None:
+        """Drops filters of keys that the dedupe window has left behind then."""
         if window := self._limits.window_us:
-            oldest_us = self._oldest_us(self.progress.frontier)
-            self._seen.forget_before(oldest_us - window - 2 * DAY_US)
+            self._seen.forget_before(appended_us - window - 2 * DAY_US)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Where the archive is, and what reads its files."""
-
-    objects: Objects
-    reader: ArchiveReader
-
-
-def replay(parts: Parts, source: Source, plan: Plan, on_loaded: OnLoaded) -> None:
+def replay(parts: Parts, objects: Objects, plan: Plan, on_loaded: OnLoaded) -> None:
     """Loads what the plan says; goes on where an earlier run ended.
 
     Raises:
@@ -153,18 +158,18 @@ def replay(parts: Parts, source: Source, plan: Plan, on_loaded: OnLoaded) -> Non
     frontier = Frontier(clickhouse)
     for generation in sorted({generation for generation, _ in plan.files}):
         entries = {p: of_one for (g, p), of_one in plan.files.items() if g == generation}
-        log = ArchiveLog(source.reader, generation, entries, until_us=plan.period.until_us)
-        for partition in sorted(entries):
-            loader = ReplayLoader(
-                log=log,
-                partition=partition,
-                clickhouse=clickhouse,
-                frontier=frontier,
-                limits=limits,
-                clock=parts.clock,
-            )
-            loader.times = ArchivedTimes(source.objects, generation, partition)
-            _load(loader, log, partition, on_loaded)
+        with closing(ArchiveLog(objects, generation, entries, plan.period.until_us)) as log:
+            for partition in sorted(entries):
+                loader = ReplayLoader(
+                    log=log,
+                    partition=partition,
+                    clickhouse=clickhouse,
+                    frontier=frontier,
+                    limits=limits,
+                    clock=parts.clock,
+                )
+                loader.times = ArchivedTimes(objects, generation, partition)
+                _load(loader, log, partition, on_loaded)
 
 
 def _load(loader: ReplayLoader, log: ArchiveLog, partition: int, on_loaded: OnLoaded) -> None:
@@ -173,14 +178,34 @@ def _load(loader: ReplayLoader, log: ArchiveLog, partition: int, on_loaded: OnLo
     total = log.events_after(partition, -1)
     on_loaded(total - log.events_after(partition, done))
     loader.times.begin_after(done)
-    never, day = threading.Event(), -1
-    while records := loader.gather(never):
-        batch = loader.load(records)
-        on_loaded(len(batch))
-        if records[-1].appended_us // DAY_US != day:
-            day = records[-1].appended_us // DAY_US
-            loader.forget()
+    while (found := log.file_after(partition, loader.progress.frontier)) is not None:
+        file, first, end = found
+        while first < end:
+            until = run_end(file, first, end)
+            if file.rebuildable[first]:
+                batch = loader.load_columns(file, first, until)
+            else:
+                batch = loader.load(file.records(first, until))
+            on_loaded(len(batch))
+            first = until
+        loader.forget_before(int(file.appended_us[end - 1]))
     loader.tend()
+
+
+def run_end(file: ArchivedFile, first: int, end: int) -> int:
+    """Up to which record one batch goes: of one day, in columns or not, and not too many events.
+
+    What is not in columns goes one by one: it may be of kinds that no batch has together.
+    """
+    if not file.rebuildable[first]:
+        return first + 1
+    day = file.appended_us[first] // DAY_US
+    others = np.flatnonzero(
+        ~file.rebuildable[first:end]
+        | (file.appended_us[first:end] // DAY_US != day)
+        | (file.starts[first + 1 : end + 1] - file.starts[first] > _EVENTS_MAX)
+    )
+    return max(first + 1, first + int(others[0]) if len(others) else end)
 
 
 def require_own(clickhouse: ClickHouse, plan: Plan) -> None:

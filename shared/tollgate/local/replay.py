@@ -19,9 +19,8 @@ from rich.table import Table
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import Conflict, Fault, InvalidInput, PermanentFault, TollgateError
 from tollgate.core.times import format_instant, parse_instant_us
-from tollgate.events.archive_reader import ProcessReader
 from tollgate.events.load import DAY_US
-from tollgate.events.replay import OnLoaded, Period, Plan, Source, make_plan, replay
+from tollgate.events.replay import OnLoaded, Period, Plan, make_plan, replay
 from tollgate.events.replay_proof import TOTALS, Proof, prove
 from tollgate.platform.clickhouse_schema import migrate_clickhouse
 from tollgate.platform.objects import objects_of
@@ -55,11 +54,8 @@ def run(settings: Settings, period: Period, console: Console) -> Proof:
         _say_plan(plan, objects.place, console)
         clickhouse = parts.get(open_clickhouse)
         migrate_clickhouse(clickhouse)
-        with (
-            closing(ProcessReader(settings)) as reader,
-            _bar(plan.events, console) as on_loaded,
-        ):
-            replay(parts, Source(objects=objects, reader=reader), plan, on_loaded)
+        with _bar(plan.events, console) as on_loaded:
+            replay(parts, objects, plan, on_loaded)
         proof = prove(clickhouse, objects, plan)
     _say_proof(proof, console)
     return proof
