@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -68,7 +69,9 @@ COLUMNS = (
     Column(name="record", type=DataType.string()),
     Column(name="raw", type=DataType.binary()),
 )
-_Line = tuple[int, str, str, str, str, int, str, str, str, str, str, str, str, str, str]
+_Index = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+_Flags = Annotated[int, msgspec.Meta(ge=0, lt=1 << 8)]
+_Line = tuple[_Index, str, str, str, str, _Flags, str, str, str, str, str, str, str, str, str]
 _ZERO = "0000000000.000000"
 _EMPTY_LINE: _Line = (0, "", "", "", _ZERO, 0, _ZERO, "", "", "", "", "", "", "", "")
 _lines = msgspec.json.Decoder(list[_Line])
@@ -76,6 +79,7 @@ _encode_lines = msgspec.json.Encoder().encode_lines
 _REPEATED = ("type", "subject", "datacontenttype", "dataschema", "extensions")
 _PIECE_ROWS = 8192
 _NEWLINE = 10
+_SECONDS_LONGEST = 18
 _HEAD = struct.Struct("<QqQ")
 _NO_KEY = bytes(KEY_BYTES)
 
@@ -243,8 +247,11 @@ def _instants(texts: Sequence[str]) -> Ints:
 def _instant(text: str) -> int:
     """Microseconds of a column's text; 0 for what is none: then the record is kept whole."""
     seconds, point, fraction = text.partition(".")
-    if point and seconds.isdecimal() and fraction.isdecimal():
-        return int(seconds) * 1_000_000 + int(fraction)
+    if len(text) <= _SECONDS_LONGEST and point and text.isascii():
+        try:
+            return int(seconds) * 1_000_000 + int(fraction)
+        except ValueError:
+            return 0
     try:
         return parse_instant_us(text.replace(" ", "T") + "Z")
     except ValueError:

@@ -130,15 +130,12 @@ class Loader:
 
     def _dead_since(self, appended_us: int) -> int:
         """How many dead letters the ledger has of records appended since."""
+        generation = self._log.generation
         ((dead,),) = self._clickhouse.query(
             f"SELECT sum(dead) FROM {DATABASE}.ledger FINAL"
             " WHERE log_generation = {generation:UInt32} AND log_partition = {partition:UInt16}"
             " AND appended_at >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')",
-            {
-                "generation": self._log.generation,
-                "partition": self._partition,
-                "since": appended_us,
-            },
+            {"generation": generation, "partition": self._partition, "since": appended_us},
         )
         return int(dead)
 
