@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from arro3.core import (
@@ -56,7 +57,9 @@ class Column:
 Values = Mapping[str, npt.NDArray[Any] | Sequence[str] | Sequence[bytes]]
 
 
-def write_columns(columns: Sequence[Column], values: Values, facts: Mapping[str, str]) -> bytes:
+def write_columns(
+    columns: Sequence[Column], values: Values, facts: Mapping[str, str | int]
+) -> bytes:
     """A Parquet file; the same bytes from the same values and the same release of the writer.
 
     Args:
@@ -74,7 +77,9 @@ def write_columns(columns: Sequence[Column], values: Values, facts: Mapping[str,
         column_dictionary_enabled={c.name: False for c in columns if c.distinct},
         max_row_group_size=max(1, batch.num_rows),
         write_batch_size=8192,
-        key_value_metadata=dict(facts),
+        # One pair: the writer has no order of several.
+        key_value_metadata={"tollgate": msgspec.json.encode(facts).decode()},
+        skip_arrow_metadata=True,
         created_by=f"tollgate {__version__}",
     )
     return target.getvalue()

@@ -186,12 +186,12 @@ def _pack(
         "raw": rows.raw,
     }
     facts = {
-        "tollgate.form": FORM,
-        "tollgate.generation": str(generation),
-        "tollgate.partition": str(partition),
-        "tollgate.first_offset": str(records[0].offset),
-        "tollgate.last_offset": str(records[-1].offset),
-        "tollgate.content": (content := content_of(records)),
+        "form": FORM,
+        "generation": generation,
+        "partition": partition,
+        "first_offset": records[0].offset,
+        "last_offset": records[-1].offset,
+        "content": (content := content_of(records)),
     }
     return Packed(
         data=write_columns(COLUMNS, columns, facts),

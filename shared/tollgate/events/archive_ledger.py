@@ -154,7 +154,7 @@ class LedgerArchiver:
         values: dict[str, Any] = {}
         for column, of_one in zip(selection.columns, zip(*rows, strict=True), strict=True):
             values[column.name] = np.array(of_one) if column.is_number else of_one
-        data = write_columns(selection.columns, values, {"tollgate.form": FORM})
+        data = write_columns(selection.columns, values, {"form": FORM})
         counts: Counter[str] = Counter()
         for namespace, accepted in zip(
             values["namespace"], values["accepted"].tolist(), strict=True
