@@ -185,7 +185,7 @@ def _pack(
         "record": [kind for kind, n in zip(rows.kinds, rows.counts, strict=True) for _ in range(n)],
         "raw": rows.raw,
     }
-    facts = {
+    facts: dict[str, str | int] = {
         "form": FORM,
         "generation": generation,
         "partition": partition,
@@ -271,6 +271,7 @@ class ArchivedFile:
         offsets, appended_us: of each record.
         starts: number of the first row of each record, and how many rows there are.
         rebuildable: whether the record's rows are its events, and all that it is.
+        corrects: whether it holds corrections.
         rows: of all records.
     """
 
@@ -287,7 +288,10 @@ class ArchivedFile:
         self.appended_us = self.rows.numbers("appended_at")[starts]
         self.starts = np.append(starts, len(offsets))
         kinds, which = self.rows.distinct_texts("record")
-        is_events = np.array([kind == EVENTS for kind in kinds])[which[starts]]
+        is_events, self.corrects = (
+            np.array([kind == wanted for kind in kinds])[which[starts]]
+            for wanted in (EVENTS, CORRECTIONS)
+        )
         self._raw = self.rows.binaries("raw")
         self.rebuildable = is_events & ~np.array([bool(self._raw[at]) for at in starts.tolist()])
 

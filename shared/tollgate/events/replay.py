@@ -29,6 +29,7 @@ from tollgate.platform.objects import Objects
 from tollgate.platform.parts import Parts, open_clickhouse
 
 _EVENTS_MAX = 250_000
+_WHOLE_RECORDS_MAX = 200
 _ANY_NUMBER = 1 << 62
 _OFFSET, _NAMESPACE, _HOUR = (
     LEDGER_COLUMNS.index(name) for name in ("log_offset", "namespace", "received_hour")
@@ -169,10 +170,15 @@ def replay(parts: Parts, objects: Objects, plan: Plan, on_loaded: OnLoaded) -> N
                     clock=parts.clock,
                 )
                 loader.times = ArchivedTimes(objects, generation, partition)
-                _load(loader, log, partition, on_loaded)
+                load_partition(loader, log, partition, on_loaded)
+                if (generation, partition) == max(plan.files):
+                    loader.tend()
 
 
-def _load(loader: ReplayLoader, log: ArchiveLog, partition: int, on_loaded: OnLoaded) -> None:
+def load_partition(
+    loader: ReplayLoader, log: ArchiveLog, partition: int, on_loaded: OnLoaded
+) -> None:
+    """Loads all that the log has after what the ledger has. Errors as in `replay`."""
     loader.prepare()
     done = loader.progress.frontier
     total = log.events_after(partition, -1)
@@ -189,21 +195,19 @@ def _load(loader: ReplayLoader, log: ArchiveLog, partition: int, on_loaded: OnLo
             on_loaded(len(batch))
             first = until
         loader.forget_before(int(file.appended_us[end - 1]))
-    loader.tend()
 
 
 def run_end(file: ArchivedFile, first: int, end: int) -> int:
-    """Up to which record one batch goes: of one day, in columns or not, and not too many events.
-
-    What is not in columns goes one by one: it may be of kinds that no batch has together.
-    """
-    if not file.rebuildable[first]:
-        return first + 1
-    day = file.appended_us[first] // DAY_US
+    """Up to which record one batch goes: bounded, of one day and one kind, in columns or not."""
+    following = slice(first, end)
+    in_columns = file.rebuildable[first]
+    days = file.appended_us[following] // DAY_US
+    events = file.starts[first + 1 : end + 1] - file.starts[first]
     others = np.flatnonzero(
-        ~file.rebuildable[first:end]
-        | (file.appended_us[first:end] // DAY_US != day)
-        | (file.starts[first + 1 : end + 1] - file.starts[first] > _EVENTS_MAX)
+        (file.rebuildable[following] != in_columns)
+        | (file.corrects[following] != file.corrects[first])
+        | (days != days[0])
+        | (events > (_EVENTS_MAX if in_columns else _WHOLE_RECORDS_MAX))
     )
     return max(first + 1, first + int(others[0]) if len(others) else end)
 

@@ -166,7 +166,8 @@ class SegmentLog:
     def release(self, partition: int, through: int, reader: str = LOADER) -> None:
         """See `EventLog.release`. The tending thread does it."""
         assert partition == 0
-        self._released_by[reader] = max(through, self._released_by[reader])
+        if reader in self._released_by:
+            self._released_by[reader] = max(through, self._released_by[reader])
         through = min(*self._released_by.values(), self._store.end)
         if through > max(self._release_through, self._store.released):
             self._release_through = through
