@@ -166,3 +166,17 @@ def test_a_backfill_that_nobody_can_have_is_refused(office: Office) -> None:
     swapped = {"from": "2026-03-02T00:00:00Z", "to": "2026-03-01T00:00:00Z"}
     assert office.bulk(dryRun=True, filter=swapped).status_code == 400
     assert office.ask("getBackfill", "GET", "backfills/nobody").status_code == 404
+
+
+def test_many_events_go_in_pieces(office: Office) -> None:
+    """More than a piece of 2000 to take away and more than one of 500 to give back."""
+    count = 2100
+    office.send(*(office.event(str(n), "1", n % 10) for n in range(count)))
+    assert office.totals()["COUNT"] == str(count)
+    done = office.bulk(confirm=count).json()
+    assert (done["state"], done["done"]) == ("closed", count)
+    assert office.totals() == NOTHING
+    path = f"backfills/{office.name}/revert"
+    assert office.ok("revertBackfill", "POST", path, {"reason": "r"})["state"] == "reverted"
+    assert office.totals()["COUNT"] == str(count)
+    assert office.state()["givenBack"] == count

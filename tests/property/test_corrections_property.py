@@ -277,6 +277,7 @@ def made(drawn: Sequence[Drawn]) -> list[tuple[int, list[Op]]]:
     return records
 
 
+@pytest.mark.timeout(300)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     drawn=st.lists(_drawn, min_size=1, max_size=9),
