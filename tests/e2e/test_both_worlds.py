@@ -189,6 +189,7 @@ def test_the_ledger(worlds: tuple[Server, Server], traffic: Traffic) -> None:
         "duplicate": duplicate,
         "conflict": conflict,
         "dead": 1,
+        "corrections": 0,
         "balanced": True,
     }
     unattributed = dict.fromkeys(named, 0) | {"accepted": 1, "dead": 1, "balanced": True}
