@@ -1,3 +1,8 @@
 """What every kind of test may ask for."""
 
-pytest_plugins = ["tests.support.engine", "tests.support.kafka", "tests.support.server"]
+pytest_plugins = [
+    "tests.support.engine",
+    "tests.support.kafka",
+    "tests.support.server",
+    "tests.support.s3",
+]

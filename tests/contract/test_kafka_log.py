@@ -190,7 +190,7 @@ class _Retention:
         )
 
     def check(self) -> str:
-        return self.watch._check(self.consumer, self.topics)
+        return self.watch._check({self.place.group: self.consumer}, self.topics)
 
     def commit(self, offset: int) -> None:
         place = TopicPartition(self.place.topic(1), PARTITION, offset)
@@ -255,9 +255,11 @@ def test_older_generations_count_and_their_marks_do_not(
     retention.topics.create(2, settings)
     newest = RetentionWatch(retention.place, 2, retention.clock, 3600)
     retention.clock.us += 25 * HOUR_US
-    assert retention.place.topic(1) in newest._check(retention.consumer, retention.topics)
+    assert retention.place.topic(1) in newest._check(
+        {retention.place.group: retention.consumer}, retention.topics
+    )
     retention.commit(1)
-    assert newest._check(retention.consumer, retention.topics) == ""
+    assert newest._check({retention.place.group: retention.consumer}, retention.topics) == ""
 
 
 def test_a_refusal_is_found_in_the_background(broker: Broker, topic_prefix: str) -> None:

@@ -18,7 +18,7 @@ from tollgate.events.dedupe import numbers_of
 from tollgate.events.load import DAY_US
 from tollgate.events.record import CHECKSUM, PREAMBLE, Encoded, Group, encode_record
 from tollgate.platform.clickhouse import DATABASE
-from tollgate.platform.event_log import StoredRecord
+from tollgate.platform.event_log import LOADER, StoredRecord
 from tollgate.platform.segment_log import SegmentLog
 
 pytest_plugins = ["tests.support.stages"]
@@ -240,8 +240,8 @@ def test_a_crash_between_ledger_and_release_does_not_leave_the_log_full(stages: 
 class _NeverReleases(SegmentLog):
     """A log whose process dies before it can forget."""
 
-    def release(self, partition: int, through: int) -> None:
-        del partition, through
+    def release(self, partition: int, through: int, reader: str = LOADER) -> None:
+        del partition, through, reader
 
 
 def test_a_restarted_loader_knows_the_keys_that_were_stored(stages: NewStage) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from tests.support.server import ROOT, SAMPLE_METERS, Server, wait_until
 from tollgate.core.errors import Transient
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
+from tollgate.platform.event_log import LOADER
 from tollgate.platform.segment_log import SegmentLog
 
 TABLES = ("arrivals", "event_outcomes", "ledger")
@@ -152,9 +153,11 @@ def _kill_at(fault: str) -> None:
         insert(self, table, columns, rows)
         point.pass_by("after", table)
 
-    def release_or_die(self: SegmentLog, partition: int, through: int) -> None:
+    def release_or_die(
+        self: SegmentLog, partition: int, through: int, reader: str = LOADER
+    ) -> None:
         point.pass_by("before", "release")
-        release(self, partition, through)
+        release(self, partition, through, reader)
         point.pass_by("after", "release")
 
     ClickHouse.insert = insert_or_die  # type: ignore[method-assign]

@@ -71,10 +71,16 @@ class Interruptible(ClickHouse):
         self._left, self._after = insert, after
 
     def insert(self, table: str, columns: Sequence[str], rows: bytes) -> None:
+        self._interrupted(lambda: super(Interruptible, self).insert(table, columns, rows))
+
+    def insert_arrow(self, table: str, columns: Sequence[str], rows: bytes) -> None:
+        self._interrupted(lambda: super(Interruptible, self).insert_arrow(table, columns, rows))
+
+    def _interrupted(self, write: Callable[[], None]) -> None:
         self._left -= 1
         if self._left == 0 and not self._after:
             raise Transient("interrupted before the write")
-        super().insert(table, columns, rows)
+        write()
         if self._left == 0:
             raise Transient("interrupted after the write")
 

@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
             "backup": _backup,
             "restore": _restore,
             "migrate": _migrate,
+            "replay": _replay,
             "openapi": _openapi,
             "version": _version,
         }[given.command]
@@ -84,6 +85,11 @@ def _parser(url: str) -> argparse.ArgumentParser:
     migrate = commands.add_parser("migrate", help="move a data folder into the distributed world")
     migrate.add_argument("--data", type=Path, help="embedded data folder (TOLLGATE_DATA, .data)")
     migrate.add_argument("--to-data", type=Path, help="data folder of scripts/up --distributed")
+    replay = commands.add_parser("replay", help="rebuild ClickHouse from the archive")
+    replay.add_argument("--data", type=Path, help="new or unfinished data folder (TOLLGATE_DATA)")
+    replay.add_argument("--archive", help="where the archive is (TOLLGATE_OBJECTS_URL)")
+    replay.add_argument("--from", dest="since", help="what was appended from then on, RFC 3339")
+    replay.add_argument("--to", dest="until", help="what was appended before then, RFC 3339")
     commands.add_parser("openapi", help="print the API document", parents=[place])
     commands.add_parser("version", help="print the version of this command")
     return parser
@@ -162,6 +168,16 @@ def _migrate(given: argparse.Namespace, connection: Connection) -> int:
     for option in ("data", "to_data"):
         if (folder := getattr(given, option)) is not None:
             command += [f"--{option.replace('_', '-')}", str(folder)]
+    return subprocess.run(command, check=False).returncode  # noqa: S603 -- our own module
+
+
+def _replay(given: argparse.Namespace, connection: Connection) -> int:
+    del connection
+    command = [sys.executable, "-m", "tollgate.local.replay"]
+    options = {"data": "--data", "archive": "--archive", "since": "--from", "until": "--to"}
+    for name, option in options.items():
+        if (value := getattr(given, name)) is not None:
+            command += [option, str(value)]
     return subprocess.run(command, check=False).returncode  # noqa: S603 -- our own module
 
 

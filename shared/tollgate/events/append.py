@@ -81,7 +81,7 @@ def append_lines(parts: Parts, arrival: Arrival, lines: Sequence[Encoded], versi
     if refusal := log.refusal():
         raise Transient(refusal)
     if log.backlog_bytes() > parts.settings.log_bytes_max:
-        raise Transient("loading is behind and the event log is full")
+        raise Transient("loading or archiving is behind and the event log is full")
     split: dict[int, list[Encoded]] = {}
     owners = partitions_of([line.key_hash for line in lines], log.partitions)
     for partition, line in zip(owners, lines, strict=True):

@@ -1,182 +1,278 @@
-"""The form of a backup: a tar whose last member, the manifest, names and vouches for all others.
+"""Use case: copy the log's records into object storage, each once.
 
-Members: `log/<file>`, `control.sqlite`, `clickhouse/<table>/<part>/<file>`, `manifest.json`. A
-backup that was cut off has no manifest, and is refused. Nothing is held in memory but one piece.
+Order of writes: the file, its entry in the manifest, then the log may forget. How far archiving has
+come is what the manifest says, never what the log or a consumer group remembers. Where a file ends
+follows from the records alone, so a writer that starts over makes the same file again.
 """
 
-import re
-import tarfile
-from collections.abc import Iterable, Iterator
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
-from typing import IO
 
-import msgspec
+from tollgate import __version__
+from tollgate.core.clock import Clock, datetime_from_us
+from tollgate.core.errors import PermanentFault, TollgateError
+from tollgate.events.archive_chain import RECORDS, Chain, Entry, partition_folder, put_file
+from tollgate.events.archive_file import pack
+from tollgate.events.record import events_in
+from tollgate.platform.event_log import ARCHIVE, EventLog, StoredRecord
+from tollgate.platform.objects import Objects, require_conditional
 
-from tollgate.core.errors import Fault, InvalidInput
-
-FORMAT = 2
-LOG = "log"
-CONTROL = "control.sqlite"
-MANIFEST = "manifest.json"
-_MANIFEST_BYTES_MAX = 256 << 20
-_PIECE_BYTES = 1 << 20
-_LOG_BEFORE = "log.sqlite"
-_LOG_BY_FORMAT = {1: _LOG_BEFORE, FORMAT: f"{LOG}/state"}
-"""A file that the log of each form has. The first form's log is moved when it is first opened."""
-_NAME = re.compile(
-    r"log/state|log/[0-9]{20}\.segment|log\.sqlite|control\.sqlite"
-    r"|clickhouse(?:/[A-Za-z0-9_-][A-Za-z0-9_.%-]*){3,4}"
-)
-
-
-class FileFacts(msgspec.Struct, frozen=True):
-    """What the manifest says of one file."""
-
-    size: int
-    sha256: str
-
-
-class Form(msgspec.Struct, frozen=True):
-    """What the manifest of every form has."""
-
-    format: int
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """What a backup holds.
-
-    Attributes:
-        format: of the tar.
-        version: of Tollgate.
-        schema: number of the last ClickHouse migration.
-        generation: of the log's layout.
-        frontier: last offset loaded, by partition.
-        rows: by table, as the frozen parts count them.
-        files: by member name.
-    """
-
-    format: int
-    version: str
-    schema: int
-    generation: int
-    frontier: dict[str, int]
-    rows: dict[str, int]
-    files: dict[str, FileFacts]
+_log = logging.getLogger(__name__)
+_READ_BYTES = 8 << 20
+_FILE_BYTES_MAX = 128 << 20
+_GRACE_US = 2_000_000
+_IDLE_SECONDS = 0.5
+_BACKOFF_SECONDS_FIRST = 0.2
+_BACKOFF_SECONDS_MAX = 10.0
+OnArchived = Callable[[int, int, int], None]
+"""Told generation, partition and the last offset archived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """A file to be packed, under a name."""
+class ArchiveLimits:
+    """Where a file ends.
 
-    name: str
-    path: Path
-
-
-def pack(members: Iterable[Member], manifest: Manifest, made_at: int) -> Iterator[bytes]:
-    """Pieces of the tar.
-
-    Args:
-        members: files that no longer change.
-        manifest: its `files` are filled in.
-        made_at: seconds since the epoch, for the members' times.
+    Attributes:
+        events_max: events in a file (it holds whole records, so one record more at most).
+        slot_us: a file ends where the append time passes a multiple of this, which divides a day.
     """
-    files: dict[str, FileFacts] = {}
-    for member in members:
-        size = member.path.stat().st_size
-        yield _head(member.name, size, made_at)
-        digest = sha256()
-        left = size
-        with member.path.open("rb") as source:
-            while left:
-                piece = source.read(min(_PIECE_BYTES, left))
-                if not piece:
-                    raise OSError(f"{member.path} became shorter while it was read")
-                left -= len(piece)
-                digest.update(piece)
-                yield piece
-        yield _padding(size)
-        files[member.name] = FileFacts(size=size, sha256=digest.hexdigest())
-    text = msgspec.json.format(
-        msgspec.json.encode(msgspec.structs.replace(manifest, files=files)), indent=1
-    )
-    yield _head(MANIFEST, len(text), made_at) + text + _padding(len(text))
-    yield bytes(2 * tarfile.BLOCKSIZE)
+
+    events_max: int
+    slot_us: int
 
 
-def _head(name: str, size: int, made_at: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode, info.mtime = size, 0o600, made_at
-    return info.tobuf(tarfile.PAX_FORMAT)
+@dataclass(slots=True, kw_only=True)
+class ArchiveProgress:
+    """What an archiver has done since it started; read by `/metrics`.
 
-
-def _padding(size: int) -> bytes:
-    return bytes(-size % tarfile.BLOCKSIZE)
-
-
-def unpack(source: IO[bytes], folder: Path) -> Manifest:
-    """Writes the members under a folder and checks each against the manifest.
-
-    Raises:
-        InvalidInput: no backup, a damaged one, one that was cut off, or one of a newer form.
+    Attributes:
+        events, files, bytes: archived by this process.
+        gaps: rows of offsets that the log had forgotten.
+        failures: tries that failed and were repeated.
+        frontier: last offset archived.
+        ready: whether the manifest was read.
+        last_failure: what the last failed try met; "" once something was archived.
+        stopped: it will not pass by itself; a person has to look.
     """
-    found: dict[str, FileFacts] = {}
-    text = b""
-    try:
-        with tarfile.open(fileobj=source, mode="r|") as tar:
-            for info in tar:
-                content = tar.extractfile(info)
-                if content is None:
-                    raise refusal(f"{info.name!r} is no file")
-                if info.name == MANIFEST:
-                    text = content.read(_MANIFEST_BYTES_MAX)
-                elif _NAME.fullmatch(info.name) and info.name not in found:
-                    found[info.name] = _write(content, folder / info.name)
-                else:
-                    raise refusal(f"{info.name!r} has no place in a backup")
-    except (tarfile.TarError, EOFError) as problem:
-        raise refusal(f"it is damaged or cut off: {problem}") from None
-    manifest = _read_manifest(text)
-    for name in sorted(manifest.files.keys() | found.keys()):
-        if manifest.files.get(name) != found.get(name):
-            raise refusal(f"{name} is not what was saved: it is damaged")
-    return manifest
+
+    events: int = 0
+    files: int = 0
+    bytes: int = 0
+    gaps: int = 0
+    failures: int = 0
+    frontier: int = -1
+    ready: bool = False
+    last_failure: str = ""
+    stopped: bool = False
 
 
-def _read_manifest(text: bytes) -> Manifest:
-    if not text:
-        raise refusal("it is cut off: its manifest is missing")
-    try:
-        # The form first: a manifest of another form may have other members.
-        form = msgspec.json.decode(text, type=Form).format
-        if form not in _LOG_BY_FORMAT:
-            raise refusal(f"its form is {form}, this Tollgate reads up to {FORMAT}")
-        manifest = msgspec.json.decode(text, type=Manifest)
-    except msgspec.DecodeError as problem:
-        raise refusal(f"its manifest can't be read: {problem}") from None
-    for name in (_LOG_BY_FORMAT[form], CONTROL):
-        if name not in manifest.files:
-            raise refusal(f"its manifest names no {name}")
-    return manifest
+class Archiver:
+    """Archives one partition. `run` belongs to one thread; copies of it elsewhere do no harm."""
 
+    def __init__(
+        self,
+        *,
+        log: EventLog,
+        partition: int,
+        objects: Objects,
+        limits: ArchiveLimits,
+        clock: Clock,
+    ) -> None:
+        self._log = log
+        self._partition = partition
+        self._objects = objects
+        self._limits = limits
+        self._clock = clock
+        self._chain = Chain(objects, RECORDS, log.generation, partition)
+        self._read: deque[StoredRecord] = deque()
+        self._read_through = -1
+        # The file at hand, its events and its bytes.
+        self._file: list[StoredRecord] = []
+        self._events = self._size = 0
+        self.progress = ArchiveProgress()
+        self.on_archived: OnArchived | None = None
 
-def _write(content: IO[bytes], path: Path) -> FileFacts:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    digest, size = sha256(), 0
-    with path.open("xb") as target:
-        while piece := content.read(_PIECE_BYTES):
-            digest.update(piece)
-            size += len(piece)
-            target.write(piece)
-    return FileFacts(size=size, sha256=digest.hexdigest())
+    def prepare(self) -> None:
+        """Finds out how far the archive goes.
 
+        Raises:
+            Transient: object storage or the log is away.
+            PermanentFault: the archive is of another log, or the store overwrites objects.
+        """
+        require_conditional(self._objects)
+        frontier = self._chain.look()
+        end = self._log.end(self._partition)
+        if frontier > end:
+            raise PermanentFault(
+                f"partition {self._partition}: the archive in {self._objects.place} has records up"
+                f" to offset {frontier}, the log ends at {end}: it is the archive of another log."
+                " Rebuild the store from it (tollgate replay), or name another place"
+            )
+        while (released := self._log.released(self._partition)) > self._chain.frontier:
+            self._note_gap(released)
+        self._start_after(self._chain.frontier)
+        self.progress.frontier = self._chain.frontier
+        self._release()
+        self.progress.ready = True
 
-def refusal(why: str) -> InvalidInput:
-    """The backup can't be used."""
-    return InvalidInput((Fault(field="backup", code="bad_backup", message=why),))
+    def _note_gap(self, released: int) -> None:
+        """Says in the manifest that records are gone: nothing can bring them back from the log."""
+        begin = self._chain.frontier + 1
+        entry = self._chain.append(
+            Entry(
+                kind=RECORDS,
+                generation=self._log.generation,
+                partition=self._partition,
+                begin=begin,
+                last=released,
+                made_us=self._clock.now_us(),
+                version=__version__,
+            )
+        )
+        if entry.is_gap:
+            self.progress.gaps += 1
+            _log.error(
+                "the log had forgotten records before they were archived",
+                extra={"partition": self._partition, "first": begin, "last": entry.last},
+            )
 
+    def run(self, stop: threading.Event) -> None:
+        """Archives until `stop` is set. Failures are logged and repeated with backoff.
 
-def log_name(manifest: Manifest) -> str:
-    """Under which name, file or folder, the data folder has this backup's log."""
-    return LOG if manifest.format == FORMAT else _LOG_BEFORE
+        What is gathered by then and makes no whole file yet stays in the log.
+        """
+        pause = _BACKOFF_SECONDS_FIRST
+        while not stop.is_set():
+            try:
+                if not self.progress.ready:
+                    self.prepare()
+                if records := self.gather():
+                    self.archive(records)
+                    pause = _BACKOFF_SECONDS_FIRST
+            except Exception as problem:  # noqa: BLE001 -- a thread that ends would archive nothing more
+                progress = self.progress
+                progress.failures += 1
+                progress.last_failure = str(problem) or repr(problem)
+                progress.stopped = isinstance(problem, PermanentFault)
+                _log.warning(
+                    "archiving failed and will be tried again",
+                    extra={"partition": self._partition, "problem": repr(problem)},
+                    exc_info=not isinstance(problem, TollgateError | OSError),
+                )
+                # Start over from the manifest: it alone says what was archived.
+                progress.ready = False
+                stop.wait(pause)
+                pause = min(pause * 2, _BACKOFF_SECONDS_MAX)
+
+    def gather(self) -> list[StoredRecord]:
+        """The records of the next file; [] if it can't be said yet where that ends."""
+        while True:
+            while self._read:
+                if self._file and self._ends_before(self._read[0]):
+                    return self._cut()
+                record = self._read.popleft()
+                self._file.append(record)
+                self._events += events_in(record.value)
+                self._size += len(record.value)
+            records = self._log.read(self._partition, self._read_through, _READ_BYTES)
+            if records:
+                self._read.extend(records)
+                self._read_through = records[-1].offset
+            elif self._file and self._is_over(self._file[0]):
+                return self._cut()
+            elif not self._log.wait(self._partition, self._read_through, _IDLE_SECONDS):
+                return []
+
+    def _cut(self) -> list[StoredRecord]:
+        file, self._file = self._file, []
+        self._events = self._size = 0
+        return file
+
+    def _ends_before(self, record: StoredRecord) -> bool:
+        """Whether the file at hand ends before a record: what follows does not matter."""
+        limits = self._limits
+        return (
+            record.appended_us // limits.slot_us > self._file[0].appended_us // limits.slot_us
+            or self._events + events_in(record.value) > limits.events_max
+            or self._size + len(record.value) > _FILE_BYTES_MAX
+        )
+
+    def _is_over(self, first: StoredRecord) -> bool:
+        """Whether the time is over that a file with this record covers."""
+        slot = self._limits.slot_us
+        return self._clock.now_us() >= (first.appended_us // slot + 1) * slot + _GRACE_US
+
+    def archive(self, records: list[StoredRecord]) -> Entry:
+        """Stores one file and its entry. May run again after any failure.
+
+        Raises:
+            Transient: object storage is away; either may be stored.
+        """
+        standing = self._chain.at(self._chain.frontier + 1)
+        if standing is None:
+            entry = self._entry(records)
+            standing = self._chain.append(entry)
+            if standing.file == entry.file:
+                progress = self.progress
+                progress.events += entry.rows
+                progress.bytes += entry.size
+                progress.files += 1
+        else:
+            self._chain.adopt(standing)
+        if standing.last != records[-1].offset:
+            # Another writer was faster and saw more of the log, or less.
+            self._start_after(standing.last)
+        self._go_on(standing)
+        return standing
+
+    def _entry(self, records: list[StoredRecord]) -> Entry:
+        generation, partition = self._log.generation, self._partition
+        packed = pack(generation, partition, records)
+        first, last = records[0], records[-1]
+        day = datetime_from_us(first.appended_us).date()
+        name = (
+            f"{RECORDS}/{partition_folder(generation, partition)}/day={day}"
+            f"/{first.offset}-{last.offset}.parquet"
+        )
+        appended = [each.appended_us for each in records]
+        return Entry(
+            kind=RECORDS,
+            generation=generation,
+            partition=partition,
+            begin=self._chain.frontier + 1,
+            last=last.offset,
+            file=put_file(self._objects, name, packed.data),
+            size=len(packed.data),
+            sha256=sha256(packed.data).hexdigest(),
+            content=packed.content,
+            rows=packed.rows,
+            records=packed.records,
+            appended=(min(appended), max(appended)),
+            received=packed.received,
+            times=packed.times,
+            namespaces=packed.namespaces,
+            made_us=self._clock.now_us(),
+            version=__version__,
+        )
+
+    def _go_on(self, entry: Entry) -> None:
+        """After an entry, be it ours or another's."""
+        self.progress.frontier = entry.last
+        self.progress.last_failure, self.progress.stopped = "", False
+        self._release()
+
+    def _start_after(self, offset: int) -> None:
+        """Forgets what is at hand: the next file begins after this offset."""
+        self._read.clear()
+        self._cut()
+        self._read_through = offset
+
+    def _release(self) -> None:
+        frontier = self._chain.frontier
+        self._log.release(self._partition, frontier, ARCHIVE)
+        if self.on_archived is not None:
+            self.on_archived(self._log.generation, self._partition, frontier)

@@ -16,7 +16,7 @@ from pathlib import Path
 from tollgate import __version__
 from tollgate.core.errors import Conflict, Transient
 from tollgate.core.ids import new_ulid
-from tollgate.events.archive import CONTROL, FORMAT, LOG, Manifest, Member, pack
+from tollgate.events.backup_file import CONTROL, FORMAT, LOG, Manifest, Member, pack
 from tollgate.events.control import open_control
 from tollgate.events.ledger import read_frontier
 from tollgate.platform.clickhouse import DATABASE, ClickHouse

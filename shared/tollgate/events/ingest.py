@@ -257,7 +257,8 @@ class Ingest:
             return Accepted(count=0, token=None, rejected=faults)
         if self._is_full():
             raise Transient(
-                "loading is behind and the event log is full; nothing of this request was stored",
+                "loading or archiving is behind and the event log is full; nothing of this request"
+                " was stored",
                 retry_after_seconds=_BACKLOG_RETRY_SECONDS,
             )
         offsets = await self._append(arrival, events)

@@ -132,15 +132,12 @@ class Loader:
 
     def _dead_since(self, appended_us: int) -> int:
         """How many dead letters the ledger has of records appended since."""
+        generation = self._log.generation
         ((dead,),) = self._clickhouse.query(
             f"SELECT sum(dead) FROM {DATABASE}.ledger FINAL"
             " WHERE log_generation = {generation:UInt32} AND log_partition = {partition:UInt16}"
             " AND appended_at >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')",
-            {
-                "generation": self._log.generation,
-                "partition": self._partition,
-                "since": appended_us,
-            },
+            {"generation": generation, "partition": self._partition, "since": appended_us},
         )
         return int(dead)
 
@@ -151,8 +148,7 @@ class Loader:
         before = self._hour_dead if self._hour == _hour_of(batch) else 0
         if dead and before + dead > most:
             first = batch.records[0].offset
-            why = [detail for _, detail in batch.reason.values()]
-            why += [corrupt.detail for corrupt in batch.corrupt]
+            why = [*(text for _, text in batch.reason.values()), *(c.detail for c in batch.corrupt)]
             raise PermanentFault(
                 f"partition {self._partition}: more than {most} dead letters in an hour, nothing"
                 f" from offset {first} on is loaded before a person has looked: {why[-1]}. GET"
@@ -222,8 +218,7 @@ class Loader:
         wait_ms = max(shortest, min(2 * shortest, _GATHER_PER_WRITE * self._write_ms))
         until = monotonic() + (wait_ms - age_us / 1000) / 1000
         batch: list[StoredRecord] = []
-        events = size = 0
-        last_look = False
+        events, size, last_look = 0, 0, False
         day = self._held[0].appended_us // DAY_US
         corrects = holds_corrections(self._held[0].value)
         while True:
@@ -261,8 +256,10 @@ class Loader:
             Transient: ClickHouse is away or refused; any of the writes may have happened.
             PermanentFault: ClickHouse can't read most rows, so it is not the rows that are wrong.
         """
+        return self._load(open_batch(self._log.generation, self._partition, records))
+
+    def _load(self, batch: Batch) -> Batch:
         began = monotonic()
-        batch = open_batch(self._log.generation, self._partition, records)
         self._require_few_dead(batch)
         is_corrections = batch.kind == CORRECTIONS_VERSION
         corrected = self._load_corrections(batch) if is_corrections else self._load_events(batch)
@@ -273,10 +270,13 @@ class Loader:
         others = outcome_rows(batch)
         if others:
             self._clickhouse.insert("event_outcomes", OUTCOME_COLUMNS, others)
-        self._clickhouse.insert("ledger", LEDGER_COLUMNS, ledger_rows(batch))
+        self._write_ledger(batch)
         self._waiting.note(corrected)
         self._note(batch, monotonic() - began)
         return batch
+
+    def _write_ledger(self, batch: Batch) -> None:
+        self._clickhouse.insert("ledger", LEDGER_COLUMNS, ledger_rows(batch))
 
     def _load_events(self, batch: Batch) -> list[Timed]:
         """Decides and writes events; gives what they met as they came in."""
@@ -329,8 +329,7 @@ class Loader:
         if not chosen.any():
             return
         try:
-            rows = b"".join(event_rows(batch, chosen))
-            self._clickhouse.insert("arrivals", EVENT_COLUMNS, rows)
+            self._insert_events(batch, chosen)
         except BadRows as problem:
             events = np.flatnonzero(chosen)
             if len(events) == 1:
@@ -342,6 +341,10 @@ class Loader:
             before = np.arange(len(chosen)) < middle
             self._write_events(batch, chosen & before)
             self._write_events(batch, chosen & ~before)
+
+    def _insert_events(self, batch: Batch, chosen: npt.NDArray[np.bool_]) -> None:
+        rows = b"".join(event_rows(batch, chosen))
+        self._clickhouse.insert("arrivals", EVENT_COLUMNS, rows)
 
     def _note(self, batch: Batch, seconds: float) -> None:  # tidy: allow-float -- time spent
         last = batch.records[-1]

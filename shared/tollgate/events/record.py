@@ -241,3 +241,23 @@ def _decode_body(data: bytes, at: int, count: int, version: int) -> Record:
         keys=view[end:lines],
         lines=text,
     )
+
+
+def join_record(record: Record) -> bytes:
+    """Packs a record that was taken apart: the inverse of `decode_record`."""
+    named: list[bytes] = []
+    for name in record.namespaces:
+        encoded = name.encode()
+        named += (_U16.pack(len(encoded)), encoded)
+    body = b"".join(
+        (
+            _U16.pack(len(record.namespaces)),
+            *named,
+            _U32.pack(len(record.requests)),
+            *(REQUEST.pack(*request) for request in record.requests),
+            record.keys,
+            record.lines,
+        )
+    )
+    head = PREAMBLE.pack(_MAGIC, record.version, 0, record.count)
+    return b"".join((head, CHECKSUM.pack(_checksum(head, body)), body))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tollgate.core.errors import Conflict, InvalidInput, PermanentFault, TollgateError
 from tollgate.core.ids import new_ulid
-from tollgate.events.archive import CONTROL, Manifest, log_name, refusal, unpack
 from tollgate.events.backup import TABLES
+from tollgate.events.backup_file import CONTROL, Manifest, log_name, refusal, unpack
 from tollgate.events.ledger import read_frontier
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.clickhouse_schema import migrate_clickhouse, read_migrations

@@ -42,6 +42,8 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
     "console": ("console",),
 }
 """Names of the processes of each function."""
+_ARCHIVE: Mapping[str, tuple[str, ...]] = {"archive": ("archive",)}
+"""Those that are there if object storage is named."""
 STATUS_FILE = "world.json"
 DATA = Path(".data") / "distributed"
 """Where a world's data are, unless something else is said."""
@@ -68,7 +70,8 @@ class World:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._making: subprocess.Popen[bytes] | None = None
-        names = [name for of_one in PROCESSES.values() for name in of_one]
+        self._names = {**PROCESSES, **_ARCHIVE} if settings.objects_url else PROCESSES
+        names = [name for of_one in self._names.values() for name in of_one]
         kafka, postgres, clickhouse, *ports = free_ports(3 + len(names))
         self._upstreams = {
             name: Upstream(name=name, port=port) for name, port in zip(names, ports, strict=True)
@@ -225,7 +228,7 @@ class World:
     def _by_function(self) -> dict[str, list[Upstream]]:
         return {
             function: [self._upstreams[name] for name in names]
-            for function, names in PROCESSES.items()
+            for function, names in self._names.items()
         }
 
     def _wait_until_ready(self, entry: Entry) -> None:

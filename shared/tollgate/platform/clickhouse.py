@@ -197,27 +197,34 @@ class ClickHouse:
             BadRows: some row can't be read; none was stored.
             Transient: unknown outcome; the same insert may be sent again.
         """
+        self._insert(table, columns, rows, _ROW_FORMAT)
+
+    def insert_arrow(self, table: str, columns: Sequence[str], rows: bytes) -> None:
+        """Inserts rows that come as an Arrow stream with these columns. As `insert`."""
+        self._insert(table, columns, rows, "ArrowStream")
+
+    def _insert(self, table: str, columns: Sequence[str], rows: bytes, form: str) -> None:
         try:
             if self._url:
-                self._send(table, columns, rows)
+                self._send(table, columns, rows, form)
             else:
-                self._feed(table, columns, rows)
+                self._feed(table, columns, rows, form)
         except _ERRORS as problem:
             raise translated(problem) from problem
 
-    def _send(self, table: str, columns: Sequence[str], rows: bytes) -> None:
+    def _send(self, table: str, columns: Sequence[str], rows: bytes, form: str) -> None:
         near = _is_near(self._url)
         self._remote(writes=True).raw_insert(
             f"{DATABASE}.{table}",
             column_names=columns,
             # What reads pieces takes any iterable.
             insert_block=_Pieces(rows) if near else _PackedPieces(rows),  # type: ignore[arg-type]
-            fmt=_ROW_FORMAT,
+            fmt=form,
             compression=None if near else "lz4",
             settings=INSERT_SETTINGS,
         )
 
-    def _feed(self, table: str, columns: Sequence[str], rows: bytes) -> None:
+    def _feed(self, table: str, columns: Sequence[str], rows: bytes, form: str) -> None:
         """Hands the rows to the engine as they lie in memory.
 
         The client would write them to a file first, which takes a fifth longer.
@@ -234,9 +241,7 @@ class ClickHouse:
             connection.query(f"SET {pairs}")
             self._local.inserts = connection
         names = ", ".join(f"`{column}`" for column in columns)
-        with connection.send_insert(
-            f"INSERT INTO {DATABASE}.{table} ({names})", _ROW_FORMAT
-        ) as insert:
+        with connection.send_insert(f"INSERT INTO {DATABASE}.{table} ({names})", form) as insert:
             insert.append(rows)
             insert.finish()
 

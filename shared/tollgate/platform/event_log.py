@@ -11,6 +11,9 @@ from typing import Protocol
 
 from tollgate.core.errors import PermanentFault
 
+LOADER, ARCHIVE = "load", "archive"
+"""Who reads the log to its end; a record that one of them still needs is kept."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRecord:
@@ -85,8 +88,11 @@ class EventLog(Protocol):
         """Up to which offset records were given back, -1 if none was."""
         ...
 
-    def release(self, partition: int, through: int) -> None:
-        """Allows the log to forget records up to an offset. Returns at once; may happen later."""
+    def release(self, partition: int, through: int, reader: str = LOADER) -> None:
+        """Says that a reader needs no record up to an offset any more. Returns at once.
+
+        What no reader needs the log may forget, now or later.
+        """
         ...
 
     def begin_after(self, partition: int, offset: int) -> None:

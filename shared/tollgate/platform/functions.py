@@ -53,6 +53,14 @@ FUNCTIONS: tuple[Function, ...] = (
         schedule="* * * * *",
     ),
     Function(
+        name="archive",
+        title="copies records and the ledger's times into object storage, each once",
+        trigger=Trigger.KAFKA,
+        routes=(("POST", "/_/archive"),),
+        schedule="* * * * *",
+        needs_stores=False,
+    ),
+    Function(
         name="usage",
         title="meters, usage queries, events, subjects, the ledger",
         trigger=Trigger.HTTP,

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,13 +49,15 @@ class KafkaPlace:
     Attributes:
         brokers: `host:port`, several with commas.
         prefix: what the topics' names begin with; a generation is `<prefix>.<number>`.
-        group: consumer group of the loaders.
+        group: consumer group of the loaders; of the archivers in `archive_place`.
+        watched: groups that must have been past a record before it is deleted.
         security: client settings of the operator's: TLS, SASL.
     """
 
     brokers: str
     prefix: str
     group: str
+    watched: tuple[str, ...] = ()
     security: tuple[tuple[str, str], ...] = ()
 
     def topic(self, generation: int) -> str:
@@ -118,12 +120,24 @@ def kafka_place(settings: Settings) -> KafkaPlace:
             security[name] = value
     if faults:
         raise InvalidInput(tuple(faults))
+    group = settings.log_group or f"{prefix}.load"
     return KafkaPlace(
         brokers=url.netloc,
         prefix=prefix,
-        group=settings.log_group or f"{prefix}.load",
+        group=group,
+        watched=(group, _archive_group(prefix)) if settings.objects_url else (group,),
         security=tuple(security.items()),
     )
+
+
+def archive_place(settings: Settings) -> KafkaPlace:
+    """The same log as the archivers' group reads it. Errors as in `kafka_place`."""
+    place = kafka_place(settings)
+    return replace(place, group=_archive_group(place.prefix))
+
+
+def _archive_group(prefix: str) -> str:
+    return f"{prefix}.archive"
 
 
 def _fault(name: str, message: str) -> Fault:

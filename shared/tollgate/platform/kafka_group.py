@@ -1,4 +1,4 @@
-"""Who loads which partition: membership of a Kafka consumer group, and nothing else.
+"""Who loads, or archives, which partition: membership of a Kafka consumer group, no more.
 
 The partitions of all generations are shared out among the members (cooperative: who keeps a
 partition never stops for the sake of others). What is assigned is paused at once and never resumed:
@@ -101,7 +101,7 @@ class GroupMember:
         if self._thread is None:
             self._stop = threading.Event()
             self._thread = threading.Thread(
-                target=self._run, args=(self._stop,), name="load-group", daemon=True
+                target=self._run, args=(self._stop,), name=self._place.group, daemon=True
             )
             self._thread.start()
 
@@ -112,7 +112,7 @@ class GroupMember:
             self._stop.set()
             thread.join(_CLOSE_SECONDS)
             if thread.is_alive():
-                _log.warning("the group of loaders was left without a word: no broker answers")
+                _log.warning("the group was left without a word: no broker answers")
 
     def commit(self, generation: int, partition: int, offset: int) -> None:
         """Notes that the ledger has everything up to an offset. Returns at once, from any thread.
@@ -142,7 +142,7 @@ class GroupMember:
             except KafkaException as problem:
                 # A fatal error ends a client for good; the next one joins anew.
                 self.failure = str(problem)
-                _log.warning("left the group of loaders", extra={"problem": repr(problem)})
+                _log.warning("left the group", extra={"problem": repr(problem)})
                 stop.wait(pause)
                 pause = min(pause * 2, _BACKOFF_SECONDS_MAX)
             else:
@@ -193,7 +193,7 @@ class GroupMember:
         self.failure = str(problem)
         if problem.fatal():
             raise KafkaException(problem)
-        _log.info("the group of loaders", extra={"problem": str(problem)})
+        _log.info("the group", extra={"problem": str(problem)})
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for each in partitions:

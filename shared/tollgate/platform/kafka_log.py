@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from tollgate.core.clock import Clock
 from tollgate.core.errors import PermanentFault, Transient
-from tollgate.platform.event_log import Done, StoredRecord
+from tollgate.platform.event_log import LOADER, Done, StoredRecord
 from tollgate.platform.kafka_client import REQUEST_SECONDS, KafkaPlace, fault_of
 from tollgate.platform.kafka_producer import Appender, AppendLimits
 from tollgate.platform.kafka_reader import Reader, consumer_options, reader_options
@@ -165,8 +165,8 @@ class KafkaLog:
         """See `EventLog.released`: what retention has deleted."""
         return self._watermarks(partition)[0] - 1
 
-    def release(self, partition: int, through: int) -> None:
-        """See `EventLog.release`. Nothing: time alone decides, and the group's commit shows lag."""
+    def release(self, partition: int, through: int, reader: str = LOADER) -> None:
+        """See `EventLog.release`. Nothing: time alone decides, and a group's commit shows lag."""
 
     def begin_after(self, partition: int, offset: int) -> None:
         """See `EventLog.begin_after`. Kafka counts offsets by itself."""

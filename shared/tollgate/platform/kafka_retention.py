@@ -1,7 +1,8 @@
-"""Does retention come near a record that is not loaded yet? Asked in the background."""
+"""Does retention come near a record that is still needed? Asked in the background."""
 
 import logging
 import threading
+from collections.abc import Mapping
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -18,8 +19,8 @@ _CHECK_SECONDS = 10
 class RetentionWatch:
     """Keeps an answer for one generation and those before it. Begins with the first question.
 
-    A record is unloaded if the loaders' group has not committed past it: they commit after the
-    ledger. A group that never committed has loaded nothing.
+    A record is needed while a watched group has not committed past it: loaders commit after the
+    ledger, archivers after the manifest. A group that never committed needs everything.
     """
 
     def __init__(
@@ -54,12 +55,15 @@ class RetentionWatch:
                 self._thread.start()
 
     def _run(self) -> None:
-        consumer = Consumer(consumer_options(self._place.options(), self._place.group), logger=_log)
+        consumers = {
+            group: Consumer(consumer_options(self._place.options(), group), logger=_log)
+            for group in self._place.watched
+        }
         topics = Topics(self._place)
         try:
             while True:
                 try:
-                    refusal = self._check(consumer, topics)
+                    refusal = self._check(consumers, topics)
                 except (KafkaException, TollgateError) as problem:
                     # Appends fail by themselves while the broker is away.
                     _log.info("retention was not checked", extra={"problem": str(problem)})
@@ -70,9 +74,11 @@ class RetentionWatch:
                 if self._stop.wait(_CHECK_SECONDS):
                     return
         finally:
-            consumer.close()
+            for consumer in consumers.values():
+                consumer.close()
 
-    def _check(self, consumer: Consumer, topics: Topics) -> str:
+    def _check(self, consumers: Mapping[str, Consumer], topics: Topics) -> str:
+        asker = next(iter(consumers.values()))
         for generation, partitions in topics.generations().items():
             if generation > self._generation:
                 continue
@@ -84,22 +90,26 @@ class RetentionWatch:
             places = [TopicPartition(topic, p) for p in range(partitions)]
             # Before the times are asked for: what is appended in between is young, not old.
             ends = [
-                consumer.get_watermark_offsets(at, timeout=REQUEST_SECONDS) or (0, 0)
-                for at in places
+                asker.get_watermark_offsets(at, timeout=REQUEST_SECONDS) or (0, 0) for at in places
             ]
             wanted = [TopicPartition(topic, p, since_ms) for p in range(partitions)]
-            safe = consumer.offsets_for_times(wanted, timeout=REQUEST_SECONDS)
-            loaded = consumer.committed(places, timeout=REQUEST_SECONDS)
-            for old, done, (low, high) in zip(safe, loaded, ends, strict=True):
-                until = high if old.offset < 0 else old.offset
-                first = max(low, done.offset)
-                if first < until and self._has_record(old, first, until):
-                    return (
-                        f"events that are not loaded yet come near deletion: topic {topic},"
-                        f" partition {old.partition} keeps records for {kept_ms // 1000} s; start"
-                        " loaders, or raise the topic's retention.ms"
-                    )
+            safe = asker.offsets_for_times(wanted, timeout=REQUEST_SECONDS)
+            for group, consumer in consumers.items():
+                passed = consumer.committed(places, timeout=REQUEST_SECONDS)
+                for old, done, (low, high) in zip(safe, passed, ends, strict=True):
+                    until = high if old.offset < 0 else old.offset
+                    first = max(low, done.offset)
+                    if first < until and self._has_record(old, first, until):
+                        return (
+                            f"events that group {group} has not {self._deed(group)} yet come near"
+                            f" deletion: topic {topic}, partition {old.partition} keeps records"
+                            f" for {kept_ms // 1000} s; start its members, or raise the topic's"
+                            " retention.ms"
+                        )
         return ""
+
+    def _deed(self, group: str) -> str:
+        return "loaded" if group == self._place.group else "archived"
 
     def _has_record(self, at: TopicPartition, first: int, until: int) -> bool:
         """Whether any of the offsets from `first` is a record: marks need no loading."""

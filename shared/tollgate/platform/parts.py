@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tollgate.core.clock import Clock, SystemClock
 from tollgate.core.errors import PermanentFault
-from tollgate.platform.event_log import EventLog, Layouts, OneLayout
+from tollgate.platform.event_log import ARCHIVE, LOADER, EventLog, Layouts, OneLayout
 from tollgate.platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def open_layouts(parts: Parts) -> Layouts:
     folder = Path(url.removeprefix("file://")) if url else settings.log_path
     if not url and move_sqlite_log(settings.data / _SQLITE_LOG, folder):
         _log.info("the event log was moved from SQLite into its folder")
-    log = SegmentLog(folder, parts.clock)
+    readers = (LOADER, ARCHIVE) if settings.objects_url else (LOADER,)
+    log = SegmentLog(folder, parts.clock, readers=readers)
     parts.on_close(log.close)
     return OneLayout(log)

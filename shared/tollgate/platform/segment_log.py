@@ -9,13 +9,13 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tollgate.core.clock import Clock
 from tollgate.core.errors import Transient
 from tollgate.platform.disk import Disk
-from tollgate.platform.event_log import Done, StoredRecord
+from tollgate.platform.event_log import LOADER, Done, StoredRecord
 from tollgate.platform.segment import FRAME_BYTES
 from tollgate.platform.segment_store import SegmentStore, Sizes
 
@@ -48,8 +48,16 @@ class SegmentLog:
         *,
         disk: Disk | None = None,
         sizes: Sizes | None = None,
+        readers: Collection[str] = (LOADER,),
     ) -> None:
         """Opens or creates the folder and starts the threads.
+
+        Args:
+            folder: where its files are.
+            clock: for the times of appending.
+            disk: what writes.
+            sizes: of the files.
+            readers: who must have released a record before it is given back.
 
         Raises:
             Transient: another process has the folder, or it can't be read or written now.
@@ -66,6 +74,7 @@ class SegmentLog:
         # Each has one writer: the appending thread, the tending thread.
         self._appended_bytes = self._store.backlog_start
         self._released_bytes = 0
+        self._released_by = dict.fromkeys(readers, -1)
         self._release_through = -1
         self._wanted = threading.Event()
         self._threads = [
@@ -154,10 +163,12 @@ class SegmentLog:
         assert partition == 0
         return self._store.released
 
-    def release(self, partition: int, through: int) -> None:
+    def release(self, partition: int, through: int, reader: str = LOADER) -> None:
         """See `EventLog.release`. The tending thread does it."""
         assert partition == 0
-        through = min(through, self._store.end)
+        if reader in self._released_by:
+            self._released_by[reader] = max(through, self._released_by[reader])
+        through = min(*self._released_by.values(), self._store.end)
         if through > max(self._release_through, self._store.released):
             self._release_through = through
             self._wanted.set()

@@ -7,12 +7,19 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from tollgate.core.errors import Fault, InvalidInput
 
 PREFIX = "TOLLGATE_"
+_DAY_SECONDS = 86_400
 _Bytes = Annotated[int, Field(gt=0, le=1 << 40)]
+
+
+def _divides_a_day(seconds: int) -> int:
+    if _DAY_SECONDS % seconds:
+        raise ValueError("a day must be a multiple of it")
+    return seconds
 
 
 class LoadMode(StrEnum):
@@ -89,6 +96,31 @@ class Settings(BaseModel):
     database_url: Annotated[
         str, Field(description="control plane; empty: SQLite in the data folder")
     ] = ""
+    objects_url: Annotated[
+        str,
+        Field(
+            description="object storage, where records are archived: file:///folder,"
+            " s3://[key:secret@]host[:port]/bucket[/prefix][?secure=false][&region=name];"
+            " empty: nothing is archived",
+            repr=False,
+        ),
+    ] = ""
+    objects_credentials_file: Annotated[
+        Path | None,
+        Field(description="S3: the key and its secret, a line each; wins over the URL's"),
+    ] = None
+    archive_events_max: Annotated[
+        int, Field(ge=1, le=10_000_000, description="events in one file of the archive")
+    ] = 250_000
+    archive_seconds: Annotated[
+        int,
+        AfterValidator(_divides_a_day),
+        Field(
+            ge=1,
+            le=86_400,
+            description="time of appending that one file of the archive covers; divides a day",
+        ),
+    ] = 600
     body_bytes_max: Annotated[_Bytes, Field(description="request body, unpacked")] = 16 << 20
     event_bytes_max: Annotated[_Bytes, Field(description="one event as the log keeps it")] = (
         256 << 10
@@ -101,7 +133,7 @@ class Settings(BaseModel):
         _Bytes, Field(description="events that wait for the log in memory; beyond: 503")
     ] = 64 << 20
     log_bytes_max: Annotated[
-        _Bytes, Field(description="records stored and not yet loaded; beyond: 503")
+        _Bytes, Field(description="records stored and not yet loaded and archived; beyond: 503")
     ] = 4 << 30
     load_events_max: Annotated[
         int, Field(ge=1, le=1_000_000, description="events in one load batch")
