@@ -16,7 +16,7 @@ from tests.schedules.store import SimulatedStore, Store
 from tests.schedules.turns import Crash, Turn, current_turn, pause
 from tollgate.core.errors import Transient
 from tollgate.platform.clickhouse import ClickHouse
-from tollgate.platform.event_log import Done, StoredRecord
+from tollgate.platform.event_log import LOADER, Done, StoredRecord
 
 Result = TypeVar("Result")
 _READ = (Fault.LOST, Fault.CRASH_BEFORE)
@@ -307,7 +307,7 @@ class CopyLog:
     def released(self, partition: int) -> int:
         return self.edge.call("released", lambda: self.records.released(partition), _READ)
 
-    def release(self, partition: int, through: int) -> None:
+    def release(self, partition: int, through: int, reader: str = LOADER) -> None:
         kinds = (Fault.CRASH_BEFORE, Fault.CRASH_AFTER)
         self.edge.call("release", lambda: self.records.release(partition, through), kinds)
 

@@ -43,9 +43,10 @@ def correction_record(event_id: str, amended: Encoded | None = None, namespace: 
         action="void" if amended is None else "amend",
         reason="wrong",
         actor="somebody",
+        content="",
     )
     hashed = key_hash(key_prefix(namespace), "s", event_id)
-    event = amended or encode_key(namespace, "s", event_id, column_time(NOON_US), hashed)
+    event = amended or encode_key((namespace, "s", event_id), column_time(NOON_US), hashed)
     return encode_record(
         [Group(namespace, NOON_US, [encode_correction(request, event)])], CORRECTIONS_VERSION
     )
