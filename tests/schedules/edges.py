@@ -308,7 +308,6 @@ class CopyLog:
         return self.edge.call("released", lambda: self.records.released(partition), _READ)
 
     def release(self, partition: int, through: int, reader: str = LOADER) -> None:
-        assert reader == LOADER
         kinds = (Fault.CRASH_BEFORE, Fault.CRASH_AFTER)
         self.edge.call("release", lambda: self.records.release(partition, through), kinds)
 

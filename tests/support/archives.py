@@ -43,7 +43,7 @@ def correction_record(event_id: str, amended: Encoded | None = None, namespace: 
         action="void" if amended is None else "amend",
         reason="wrong",
         actor="somebody",
-        content="c",
+        content="",
     )
     hashed = key_hash(key_prefix(namespace), "s", event_id)
     event = amended or encode_key((namespace, "s", event_id), column_time(NOON_US), hashed)

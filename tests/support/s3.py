@@ -1,5 +1,6 @@
 """An S3 in this process, moto's server, and buckets that no other test uses."""
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -21,6 +22,8 @@ class S3:
         # It takes its time to import: only tests that need it wait.
         from moto.server import ThreadedMotoServer
 
+        # A line for each request says nothing that a test asks for.
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)
         self.port = free_port()
         self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
         self._server.start()

@@ -122,7 +122,7 @@ class LedgerArchiver:
         return stands
 
     def _rows(self, selection: _Selection, begin: int, last: int) -> Sequence[Sequence[Any]]:
-        """The ledger's rows in order. Of what was written twice, the first if it is there still."""
+        """The ledger's rows in order; of what was written twice the first time, if still there."""
         return self._clickhouse.query(
             f"SELECT {selection.expressions} FROM {DATABASE}.ledger"
             " WHERE log_generation = {generation:UInt32} AND log_partition = {partition:UInt16}"

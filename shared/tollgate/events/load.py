@@ -266,8 +266,7 @@ class Loader:
             self._clickhouse.insert(
                 "event_corrections", CORRECTION_COLUMNS, correction_rows(corrected)
             )
-        others = outcome_rows(batch)
-        if others:
+        if others := outcome_rows(batch):
             self._clickhouse.insert("event_outcomes", OUTCOME_COLUMNS, others)
         self._write_ledger(batch)
         self._waiting.note(corrected)
