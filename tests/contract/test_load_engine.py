@@ -13,7 +13,6 @@ from tests.support.server import wait_until
 from tollgate.core.errors import PermanentFault, Transient
 from tollgate.events.load import DAY_US
 from tollgate.events.record import CHECKSUM, PREAMBLE, Encoded, Group, encode_record
-from tollgate.platform.clickhouse import DATABASE
 from tollgate.platform.event_log import LOADER, StoredRecord
 from tollgate.platform.segment_log import SegmentLog
 
