@@ -36,7 +36,8 @@ from tests.bench.usage_store import (
 from tollgate.core.clock import datetime_from_us
 from tollgate.events.dedupe import DAY_US
 from tollgate.metering.meter import Aggregation, ManagedBy, Meter
-from tollgate.metering.query import SUBJECT, MeterQuery, QueryBounds, run_query
+from tollgate.metering.query import QueryBounds, run_query
+from tollgate.metering.question import SUBJECT, MeterQuery
 from tollgate.metering.window import WindowSize
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.clickhouse_schema import migrate_clickhouse

@@ -88,6 +88,7 @@ class Sent:
     time_us: int | None = None
     type: str = "t"
     backfill: str = ""
+    subject: str = "u"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,7 @@ class Stage:
             id=sent.id,
             source="s",
             type=sent.type,
-            subject="u",
+            subject=sent.subject,
             time_us=sent.time_us,
             datacontenttype="",
             dataschema="",

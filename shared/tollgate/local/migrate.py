@@ -22,7 +22,8 @@ from tollgate.events.seal_store import seals
 from tollgate.events.store import dead_letter_endings
 from tollgate.local.world import DATA, World
 from tollgate.metering.meter import Meter
-from tollgate.metering.query import MeterQuery, QueryBounds, run_query
+from tollgate.metering.query import QueryBounds, run_query
+from tollgate.metering.question import MeterQuery
 from tollgate.metering.store import MeterStore
 from tollgate.platform.access_store import access_keys
 from tollgate.platform.database import open_database

@@ -21,7 +21,9 @@ from tollgate.metering.filters import And, Filter, Membership
 from tollgate.metering.meter import Meter, MeterChanges, MeterInput
 from tollgate.metering.meter_reader import AGE_DOCUMENT, MeterReader, open_meters
 from tollgate.metering.progress import QueryProgressStore
-from tollgate.metering.query import SUBJECT, MeterQuery, QueryBounds, QueryRow, run_query
+from tollgate.metering.query import QueryBounds, run_query
+from tollgate.metering.question import SUBJECT, MeterQuery, QueryRow
+from tollgate.metering.rollup_reader import open_rollup_reader
 from tollgate.metering.store import MeterListing, MeterOrder
 from tollgate.metering.tracking import tracked
 from tollgate.metering.wire_v1 import (
@@ -150,7 +152,8 @@ def tracked_query(
     settings = call.parts.settings
     bounds = QueryBounds(rows_max=settings.query_rows_max, seconds_max=settings.query_seconds_max)
     with tracked(call, client_id):
-        return run_query(call.parts.get(open_clickhouse), meter, asked, bounds)
+        reader = call.parts.get(open_rollup_reader)
+        return run_query(call.parts.get(open_clickhouse), meter, asked, bounds, reader)
 
 
 def query_from_body(body: MeterQueryBody) -> MeterQuery:

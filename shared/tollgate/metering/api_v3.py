@@ -23,7 +23,7 @@ from tollgate.metering.filter_dialects import parse_query_filter_map_item, parse
 from tollgate.metering.filters import And, Comparison, Filter, Membership, Operator
 from tollgate.metering.meter import Meter
 from tollgate.metering.meter_reader import AGE_DOCUMENT, MeterReader, open_meters
-from tollgate.metering.query import CUSTOMER, SUBJECT, MeterQuery, QueryRow
+from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, QueryRow
 from tollgate.metering.store import MeterListing, MeterOrder
 from tollgate.metering.wire_v3 import (
     MeterBody,
