@@ -279,7 +279,7 @@ def _rank(vector: Token | None) -> tuple[int, int]:
     return (0, 0) if vector is None else (vector.generation, sum(vector.offsets.values()))
 
 
-def build_if_alone(run: Callable[[], int]) -> int:
+def if_alone(run: Callable[[], int]) -> int:
     """Runs it; another process that did the same work first is no fault."""
     try:
         return run()
