@@ -15,9 +15,10 @@ from tollgate.core.clock import datetime_from_us, us_from_datetime
 from tollgate.core.decimals import divide
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.events.facts import has_corrections
+from tollgate.metering.gaps import filled
 from tollgate.metering.meter import Aggregation, Meter
 from tollgate.metering.plan import Period, Tiling, tile
-from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, QueryRow
+from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, QueryRow, RowKey
 from tollgate.metering.rollup import MINUTE_US, Level, Rollups, levels_of
 from tollgate.metering.rollup_reader import RollupReader
 from tollgate.metering.statement import FromRollups, Statement
@@ -36,16 +37,34 @@ class QueryBounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Which rows of an answer are wanted.
+
+    Attributes:
+        limit: so many; None: all of them.
+        after: those after this one; None: from the first.
+    """
+
+    limit: int | None = None
+    after: RowKey | None = None
+
+
+WHOLE = Page()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What was found, and where.
 
     Attributes:
         rows: in order of time, then of the groups.
         source: what was taken from rollups; None: nothing.
+        is_last: whether no rows come after these.
     """
 
     rows: tuple[QueryRow, ...]
     source: FromRollups | None
+    is_last: bool = True
 
 
 def run_query(
@@ -65,6 +84,7 @@ def answer_query(
     asked: MeterQuery,
     bounds: QueryBounds,
     reader: RollupReader | None = None,
+    page: Page = WHOLE,
 ) -> Answer:
     """The meter's quantities, in order of time, then of the groups.
 
@@ -74,6 +94,7 @@ def answer_query(
         asked: what of it.
         bounds: what it may cost.
         reader: of rollups; None: only events are read.
+        page: which rows.
 
     Raises:
         InvalidInput: unknown dimensions or zone, an empty period, too many rows.
@@ -81,7 +102,7 @@ def answer_query(
     """
     _check(meter, asked)
     if asked.customers is not None and not asked.customers:
-        return Answer(rows=(), source=None)
+        return _paged(meter, asked, (), None, bounds, page)
     corrected = has_corrections(clickhouse, meter.namespace, meter.event_type)
     statement = Statement(meter, asked, corrected=corrected)
     rollups = None if reader is None or asked.as_of is not None else reader.rollups(meter)
@@ -89,25 +110,51 @@ def answer_query(
     if asked.window:
         windows = _windows(clickhouse, statement, rollups)
         if windows is None:
-            return Answer(rows=(), source=None)
+            return _paged(meter, asked, (), None, bounds, page)
     source = _from_rollups(clickhouse, statement, windows, rollups, corrected=corrected)
+    # With gaps filled, rows before and after decide on which there are.
+    limit, beyond = bounds.rows_max, "true"
+    if not asked.fill:
+        limit = min(limit, page.limit or limit)
+        beyond = statement.beyond(page.after)
     rows = clickhouse.query(
-        statement.select(windows, bounds.rows_max + 1, source),
+        statement.select(windows, limit + 1, source, beyond),
         statement.parameters,
         FINAL_SETTINGS | {"max_execution_time": bounds.seconds_max},
     )
+    found = [_row(statement, row, windows) for row in rows]
+    return _paged(meter, asked, found, source, bounds, page)
+
+
+def _paged(
+    meter: Meter,
+    asked: MeterQuery,
+    rows: Sequence[QueryRow],
+    source: FromRollups | None,
+    bounds: QueryBounds,
+    page: Page,
+) -> Answer:
+    """The wanted rows of an answer, gaps filled if that is asked for."""
+    if asked.fill:
+        _require_few(rows, bounds)
+        rows = list(filled(meter.aggregation, asked, rows, bounds.rows_max))
+        _require_few(rows, bounds)
+        if page.after is not None:
+            rows = [row for row in rows if row.key(asked) > page.after]
+    if page.limit is None:
+        _require_few(rows, bounds)
+        return Answer(rows=tuple(rows), source=source)
+    is_last = len(rows) <= page.limit
+    return Answer(rows=tuple(rows[: page.limit]), source=source, is_last=is_last)
+
+
+def _require_few(rows: Sequence[QueryRow], bounds: QueryBounds) -> None:
     if len(rows) > bounds.rows_max:
-        raise InvalidInput(
-            (
-                Fault(
-                    field="",
-                    code="too_many_rows",
-                    message=f"the answer has more than {bounds.rows_max} rows; ask for a shorter "
-                    "period, larger windows or fewer groups",
-                ),
-            )
+        message = (
+            f"the answer has more than {bounds.rows_max} rows; ask for a shorter period, larger "
+            "windows, fewer groups, or for pages by `limit`"
         )
-    return Answer(rows=tuple(_row(statement, row, windows) for row in rows), source=source)
+        raise InvalidInput((Fault(field="", code="too_many_rows", message=message),))
 
 
 def _check(meter: Meter, asked: MeterQuery) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
+from tollgate.core.clock import us_from_datetime
 from tollgate.events.position import Token
 from tollgate.metering.filters import Filter
 from tollgate.metering.window import WindowSize
@@ -26,6 +27,7 @@ class MeterQuery:
         subject_filter: a condition on the subject, besides `subjects`.
         customers: subject to customer, of the customers asked for; None: no customer is asked for.
         as_of: only what was known at this vector of the log; None: all that is known now.
+        fill: whether windows without usage are rows too.
     """
 
     start: datetime | None = None
@@ -38,11 +40,30 @@ class MeterQuery:
     subject_filter: Filter | None = None
     customers: Mapping[str, str] | None = None
     as_of: Token | None = None
+    fill: bool = False
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RowKey:
+    """What tells the rows of an answer apart, and what they are ordered by.
+
+    Attributes:
+        start_us: begin of the window in microseconds since the epoch; 0 where there is one total.
+        groups: values of what is grouped by, in its order.
+    """
+
+    start_us: int
+    groups: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryRow:
-    """One quantity. `dimensions` holds what was grouped by, subject and customer left out."""
+    """One quantity.
+
+    Attributes:
+        dimensions: what was grouped by, subject and customer left out.
+        is_gap: nothing counted, and nothing has no such quantity; `value` is to be left out.
+    """
 
     value: Decimal
     start: datetime
@@ -50,3 +71,15 @@ class QueryRow:
     subject: str | None
     customer_id: str | None
     dimensions: Mapping[str, str]
+    is_gap: bool = False
+
+    def key(self, asked: MeterQuery) -> RowKey:
+        """The row's place in the answer to a question."""
+        own = {SUBJECT: self.subject, CUSTOMER: self.customer_id}
+        return RowKey(
+            us_from_datetime(self.start) if asked.window else 0,
+            tuple(
+                own[name] or "" if name in own else self.dimensions[name]
+                for name in dict.fromkeys(asked.group_by)
+            ),
+        )

@@ -14,7 +14,7 @@ from tollgate.metering.filters import Parameters, to_sql
 from tollgate.metering.jsonpath import JsonPath
 from tollgate.metering.meter import Meter
 from tollgate.metering.plan import Span, Tiling
-from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery
+from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, RowKey
 from tollgate.metering.rollup import MINUTE_US, Level, Rollups, Segment, dimension_names
 from tollgate.metering.window import Windows
 from tollgate.platform.clickhouse import DATABASE
@@ -177,9 +177,12 @@ class Statement:
         """Names of what tells the rows of an answer apart, in their order."""
         return ["window_start", *(f"group_{number}" for number in range(len(self.groups)))]
 
-    def bind(self, value: str) -> str:
-        """The placeholder of a further text."""
-        return self._bound.bind(value)
+    def beyond(self, after: RowKey | None) -> str:
+        """SQL: rows that come after one in the order of the answer."""
+        if after is None:
+            return "true"
+        values = [str(after.start_us), *(self._bound.bind(text) for text in after.groups)]
+        return f"({', '.join(self.key_columns)}) > ({', '.join(values)})"
 
     def _parts(self, windows: Windows | None, source: FromRollups) -> Iterable[str]:
         """Cells; facts up to their vector that no tile holds; all facts beyond it."""
