@@ -54,7 +54,8 @@ def _reads(asked: MeterQuery, source: FromRollups) -> Iterator[Read]:
     if source.pending:
         for start, end in map(_times, source.tiling.tiles):
             yield Read(source="events", why="corrected", start=start, end=end, through=vector)
-    yield Read(source="events", why="beyond", start=asked.start, end=asked.end, after=vector)
+    if source.tail is not None:
+        yield Read(source="events", why="beyond", start=asked.start, end=asked.end, after=vector)
 
 
 def _times(span: Span) -> tuple[datetime, datetime]:

@@ -6,7 +6,7 @@ values clipped to the period.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,14 +14,15 @@ from typing import Any
 from tollgate.core.clock import datetime_from_us, us_from_datetime
 from tollgate.core.decimals import divide
 from tollgate.core.errors import Fault, InvalidInput
-from tollgate.events.facts import has_corrections
+from tollgate.events.facts import after, has_corrections
+from tollgate.events.position import Token
 from tollgate.metering.gaps import filled
 from tollgate.metering.meter import Aggregation, Meter
 from tollgate.metering.plan import Period, Tiling, tile
 from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, QueryRow, RowKey
 from tollgate.metering.rollup import MINUTE_US, Level, Rollups, levels_of
 from tollgate.metering.rollup_reader import RollupReader
-from tollgate.metering.statement import FromRollups, Statement
+from tollgate.metering.statement import FromRollups, Statement, Tail
 from tollgate.metering.window import Windows, zone
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
@@ -103,15 +104,24 @@ def answer_query(
     _check(meter, asked)
     if asked.customers is not None and not asked.customers:
         return _paged(meter, asked, (), None, bounds, page)
-    corrected = has_corrections(clickhouse, meter.namespace, meter.event_type)
-    statement = Statement(meter, asked, corrected=corrected)
+    statement = Statement(meter, asked)
     rollups = None if reader is None or asked.as_of is not None else reader.rollups(meter)
+    tail = None
+    if rollups is not None and rollups.vector is not None:
+        tail = _tail(clickhouse, rollups.vector)
     windows = None
     if asked.window:
-        windows = _windows(clickhouse, statement, rollups)
+        windows = _windows(clickhouse, statement, rollups, tail)
         if windows is None:
             return _paged(meter, asked, (), None, bounds, page)
-    source = _from_rollups(clickhouse, statement, windows, rollups, corrected=corrected)
+    source = _from_rollups(statement, windows, rollups, tail)
+    if source is None or source.needs_events:
+        statement.corrected = has_corrections(clickhouse, meter.namespace, meter.event_type)
+        if source is not None and tail is not None and statement.corrected:
+            pending = _is_pending(clickhouse, statement, tail)
+            source = replace(source, pending=pending and bool(source.tiling.tiles))
+    elif not source.tiling.tiles:
+        return _paged(meter, asked, (), source, bounds, page)
     # With gaps filled, rows before and after decide on which there are.
     limit, beyond = bounds.rows_max, "true"
     if not asked.fill:
@@ -184,15 +194,24 @@ def _unknown(where: str, name: str, meter: Meter) -> Fault:
     return Fault(field=where, code="unknown_dimension", message=message)
 
 
+def _tail(clickhouse: ClickHouse, vector: Token) -> Tail | None:
+    """What the ledger has beyond a vector; None: nothing."""
+    ((count, earliest_us),) = clickhouse.query(
+        "SELECT count(), toUnixTimestamp64Micro(min(appended_at))"
+        f" FROM {DATABASE}.ledger WHERE {after(vector)}"
+    )
+    return Tail(vector=vector, appended_us=int(earliest_us)) if count else None
+
+
 def _windows(
-    clickhouse: ClickHouse, statement: Statement, rollups: Rollups | None
+    clickhouse: ClickHouse, statement: Statement, rollups: Rollups | None, tail: Tail | None
 ) -> Windows | None:
     """The windows asked for, narrowed to where events are; None without events."""
     asked = statement.asked
     assert asked.window is not None
     low, high = statement.low, asked.end
     if low is None or high is None:
-        found = _extent(clickhouse, statement, rollups)
+        found = _extent(clickhouse, statement, rollups, tail)
         if found is None:
             return None
         low = low or datetime_from_us(found[0])
@@ -203,31 +222,28 @@ def _windows(
 
 
 def _extent(
-    clickhouse: ClickHouse, statement: Statement, rollups: Rollups | None
+    clickhouse: ClickHouse, statement: Statement, rollups: Rollups | None, tail: Tail | None
 ) -> tuple[int, int] | None:
     """No event of the answer is before the one instant or after the other; None: there are none."""
     where, found = statement.conditions(), []
-    if rollups is not None and rollups.vector is not None:
-        where = f"{where} AND {statement.tail(rollups.vector)}"
+    if rollups is not None:
         if rollups.first_minute is not None and rollups.last_minute is not None:
             found = [rollups.first_minute * MINUTE_US, (rollups.last_minute + 1) * MINUTE_US - 1]
-    rows = clickhouse.query(
-        "SELECT count(), toUnixTimestamp64Micro(min(time)), toUnixTimestamp64Micro(max(time))"
-        f" FROM {DATABASE}.events WHERE {where}",
-        statement.parameters,
-    )
-    if rows and rows[0][0]:
-        found += [rows[0][1], rows[0][2]]
+        if tail is not None:
+            where = f"{where} AND {tail.sql()}"
+    if rollups is None or tail is not None:
+        rows = clickhouse.query(
+            "SELECT count(), toUnixTimestamp64Micro(min(time)), toUnixTimestamp64Micro(max(time))"
+            f" FROM {DATABASE}.events WHERE {where}",
+            statement.parameters,
+        )
+        if rows and rows[0][0]:
+            found += [rows[0][1], rows[0][2]]
     return (min(found), max(found)) if found else None
 
 
 def _from_rollups(
-    clickhouse: ClickHouse,
-    statement: Statement,
-    windows: Windows | None,
-    rollups: Rollups | None,
-    *,
-    corrected: bool,
+    statement: Statement, windows: Windows | None, rollups: Rollups | None, tail: Tail | None
 ) -> FromRollups | None:
     """What rollups can answer; None: nothing."""
     if rollups is None or rollups.vector is None:
@@ -241,7 +257,8 @@ def _from_rollups(
         level=level,
         tiling=tiling,
         vector=rollups.vector,
-        pending=corrected and bool(tiling.tiles) and _is_pending(clickhouse, statement, rollups),
+        tail=tail,
+        pending=False,
     )
 
 
@@ -272,12 +289,12 @@ def _level_and_tiling(
     return None
 
 
-def _is_pending(clickhouse: ClickHouse, statement: Statement, rollups: Rollups) -> bool:
-    assert rollups.vector is not None
+def _is_pending(clickhouse: ClickHouse, statement: Statement, tail: Tail) -> bool:
+    """Whether corrections beyond a vector supersede facts up to it."""
     meter = statement.meter
     rows = clickhouse.query(
         f"SELECT 1 FROM {DATABASE}.event_corrections WHERE namespace = {{namespace:String}}"
-        f" AND superseded_type = {{type:String}} AND {statement.pending(rollups.vector)} LIMIT 1",
+        f" AND superseded_type = {{type:String}} AND {statement.pending(tail.vector)} LIMIT 1",
         {"namespace": meter.namespace, "type": meter.event_type},
     )
     return bool(rows)

@@ -20,7 +20,6 @@ from tollgate.metering.window import Windows
 from tollgate.platform.clickhouse import DATABASE
 
 ORDER = ", ".join(LATEST_ORDER)
-_FAR = "toDateTime64('2299-12-31 00:00:00', 6, 'UTC')"
 
 
 def at_sql(us: int) -> str:
@@ -28,14 +27,23 @@ def at_sql(us: int) -> str:
     return f"fromUnixTimestamp64Micro(toInt64({us}), 'UTC')"
 
 
-def appended_after(vector: Token) -> str:
-    """SQL: a condition on `events` that all facts of the ledger beyond a vector meet.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """The facts beyond a vector.
 
-    What was appended before the earliest of them need not be looked at, whole months and parts. The
-    ledger says so, not a clock: clocks may be set back.
+    Attributes:
+        vector: which.
+        appended_us: when the earliest of them was appended, as the ledger says. What was appended
+            before need not be looked at, whole months and parts. It is no clock that says so:
+            clocks may be set back.
     """
-    earliest = f"if(count() = 0, {_FAR}, min(appended_at))"
-    return f"appended_at >= (SELECT {earliest} FROM {DATABASE}.ledger WHERE {after(vector)})"
+
+    vector: Token
+    appended_us: int
+
+    def sql(self) -> str:
+        """A condition on `events`."""
+        return f"appended_at >= {at_sql(self.appended_us)} AND {after(self.vector)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +55,7 @@ class FromRollups:
         level: the one that is read.
         tiling: which part of the period it answers.
         vector: how far the cells go.
+        tail: the facts beyond; None: there are none.
         pending: whether corrections beyond the vector supersede facts in the cells.
     """
 
@@ -54,15 +63,26 @@ class FromRollups:
     level: Level
     tiling: Tiling
     vector: Token
+    tail: Tail | None
     pending: bool
+
+    @property
+    def needs_events(self) -> bool:
+        """Whether cells alone are not all."""
+        return bool(self.tail or self.tiling.edges)
 
 
 class Statement:
-    """Builds the SQL of one query. Every value is bound."""
+    """Builds the SQL of one query. Every value is bound.
 
-    def __init__(self, meter: Meter, asked: MeterQuery, *, corrected: bool) -> None:
+    Attributes:
+        corrected: whether events have to be asked whether they count.
+    """
+
+    def __init__(self, meter: Meter, asked: MeterQuery) -> None:
         self.meter = meter
         self.asked = asked
+        self.corrected = True
         self.value = Value(aggregation=meter.aggregation, path=meter.value_path())
         self.low = max(filter(None, (asked.start, meter.event_from)), default=None)
         self.groups = tuple(dict.fromkeys(asked.group_by))
@@ -76,7 +96,7 @@ class Statement:
         self._namespace = self._bound.bind(meter.namespace)
         self._event_type = self._bound.bind(meter.event_type)
         self._subjects = self._subject_conditions()
-        self._where = self._event_conditions(corrected=corrected)
+        self._times = self._time_conditions()
         self._having = self._dimension_conditions()
         self._group_columns = [
             f"{self._group(name)} AS group_{number}" for number, name in enumerate(self.groups)
@@ -102,7 +122,12 @@ class Statement:
 
     def conditions(self) -> str:
         """Which events are read, on the table's own columns."""
-        return self._where
+        parts = [f"namespace = {self._namespace}", f"type = {self._event_type}"]
+        if self.asked.as_of is not None:
+            parts.append(within(self.asked.as_of))
+        if self.corrected:
+            parts.append(counting(self._namespace, self._event_type, self.asked.as_of))
+        return " AND ".join([*parts, *self._subjects, *self._times])
 
     def _subject_conditions(self) -> list[str]:
         asked, bind = self.asked, self._bound.bind
@@ -115,19 +140,13 @@ class Statement:
             parts.append(f"({to_sql(asked.subject_filter, 'subject', self._bound)})")
         return parts
 
-    def _event_conditions(self, *, corrected: bool) -> str:
-        asked, bind = self.asked, self._bound.bind
-        parts = [f"namespace = {self._namespace}", f"type = {self._event_type}"]
-        if asked.as_of is not None:
-            parts.append(within(asked.as_of))
-        if corrected:
-            parts.append(counting(self._namespace, self._event_type, asked.as_of))
-        parts += self._subjects
+    def _time_conditions(self) -> list[str]:
+        parts = []
         if self.low is not None:
-            parts.append(f"time >= {bind(self.low)}")
-        if asked.end is not None:
-            parts.append(f"time < {bind(asked.end)}")
-        return " AND ".join(parts)
+            parts.append(f"time >= {self._bound.bind(self.low)}")
+        if self.asked.end is not None:
+            parts.append(f"time < {self._bound.bind(self.asked.end)}")
+        return parts
 
     def _dimension_conditions(self) -> str:
         parts = [
@@ -163,7 +182,7 @@ class Statement:
         """
         names = self.key_columns
         if source is None:
-            parts = [self._of_events(windows, self._where)]
+            parts = [self._of_events(windows, self.conditions())]
         else:
             parts = list(self._parts(windows, source))
         return (
@@ -192,13 +211,16 @@ class Statement:
             filter(None, (_times(source.tiling.edges), self._pending_events(source)))
         )
         if held:
-            where = f"{self._where} AND {within(source.vector)} AND ({held})"
+            where = f"{self.conditions()} AND {within(source.vector)} AND ({held})"
             yield self._of_events(windows, where)
-        yield self._of_events(windows, f"{self._where} AND {self.tail(source.vector)}")
+        if source.tail is not None:
+            yield self._of_events(windows, f"{self.conditions()} AND {source.tail.sql()}")
 
-    def tail(self, vector: Token) -> str:
-        """SQL: which events are beyond a vector."""
-        return f"{appended_after(vector)} AND {after(vector)}"
+    @property
+    def _needs_extent(self) -> bool:
+        """Whether the first and last instant say where an open period begins and ends."""
+        asked = self.asked
+        return asked.window is None and (asked.start is None or asked.end is None)
 
     def _of_events(self, windows: Windows | None, where: str) -> str:
         """Partial rows, one an event."""
@@ -210,7 +232,7 @@ class Statement:
         needs_document = self.value.path is not None or dimensions
         inner = [f"{DOCUMENT} AS document"] if needs_document else []
         names = [*self.key_columns, *self.value.cell_of_event()]
-        instant = "toUnixTimestamp64Micro(time)"
+        instant = "toUnixTimestamp64Micro(time)" if self._needs_extent else "toInt64(0)"
         return (
             f"SELECT {', '.join(names)}, {instant} AS first_us, {instant} AS last_us"
             f" FROM (SELECT {start} AS window_start, {', '.join([*self._group_columns, ORDER])},"
@@ -239,16 +261,16 @@ class Statement:
             windows.sql_of_instant(f"toInt64(minute) * {MINUTE_US}") if windows else "toInt64(0)"
         )
         names = [*self.key_columns, *self.value.cell_columns()]
-        inner = ["minute", "subject", "first_minute", "last_minute", *self.value.cell_columns()]
+        inner = ["minute", *self.value.cell_columns()]
+        first = last = "toInt64(0)"
+        if self._needs_extent:
+            inner += ["first_minute", "last_minute"]
+            first, last = (f"(toInt64(minute) + {each}) * {MINUTE_US}" for each in inner[-2:])
         return (
-            f"SELECT {', '.join(names)},"
-            f" (toInt64(minute) + first_minute) * {MINUTE_US} AS first_us,"
-            f" (toInt64(minute) + last_minute) * {MINUTE_US} AS last_us"
-            f" FROM (SELECT {start} AS window_start,"
-            f" {', '.join([*self._group_columns, 'minute', 'first_minute', 'last_minute'])},"
-            f" {', '.join(self.value.cell_columns())}"
-            f" FROM (SELECT {', '.join([*inner, *dimensions])} FROM {DATABASE}.rollup_cells"
-            f" WHERE {self._cell_conditions(source)})"
+            f"SELECT {', '.join(names)}, {first} AS first_us, {last} AS last_us"
+            f" FROM (SELECT {', '.join([f'{start} AS window_start', *self._group_columns, *inner])}"
+            f" FROM (SELECT {', '.join([*inner, 'subject', *dimensions])}"
+            f" FROM {DATABASE}.rollup_cells WHERE {self._cell_conditions(source)})"
             f" WHERE {self._having})"
         )
 
