@@ -9,6 +9,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench.processes import peak_mib, reset_peak, resident_mib
-from tests.bench.rollups import build_rollups
+from tests.bench.rollups import Rollups, build_rollups
 from tests.bench.usage_store import (
     DAYS,
     FIRST_DAY,
@@ -36,7 +37,9 @@ from tests.bench.usage_store import (
 from tollgate.core.clock import datetime_from_us
 from tollgate.events.dedupe import DAY_US
 from tollgate.metering.meter import Aggregation, ManagedBy, Meter
-from tollgate.metering.query import SUBJECT, MeterQuery, QueryBounds, run_query
+from tollgate.metering.query import QueryBounds, run_query
+from tollgate.metering.question import SUBJECT, MeterQuery
+from tollgate.metering.rollup_reader import RollupReader
 from tollgate.metering.window import WindowSize
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.clickhouse_schema import migrate_clickhouse
@@ -76,7 +79,15 @@ def _meter(slug: str, event_type: str, value: str) -> Meter:
 
 TOKENS: Final = _meter("bench_tokens_used", NUMBERED_TYPES[0], "tokens")
 STORAGE: Final = _meter("bench_storage_used", TEXT_TYPES[0], "value")
-METERS: Final = (TOKENS, STORAGE)
+METERS: Final = (
+    TOKENS,
+    *(
+        _meter(f"bench_tokens_{each}", name, "tokens")
+        for each, name in enumerate(NUMBERED_TYPES[1:])
+    ),
+    STORAGE,
+    _meter("bench_network_used", TEXT_TYPES[1], "value"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +150,11 @@ QUESTIONS: Final = (
 )
 
 
-def answer_of_product(clickhouse: ClickHouse, question: Question) -> Answer:
+def answer_of_product(
+    clickhouse: ClickHouse, question: Question, reader: RollupReader | None = None
+) -> Answer:
     """Ask the use case, as the API does."""
-    rows = run_query(clickhouse, question.meter, question.asked, _BOUNDS)
+    rows = run_query(clickhouse, question.meter, question.asked, _BOUNDS, reader)
     windowed = question.asked.window is not None
     return {
         (
@@ -187,21 +200,32 @@ def measure(clickhouse: ClickHouse) -> dict[str, tuple[float, float]]:
         RuntimeError: Their answers differ.
     """
     found = {}
-    for question in QUESTIONS:
-        answers = (answer_of_product(clickhouse, question), answer_of_raw(clickhouse, question))
-        if not answers[0] or answers[0] != answers[1]:
-            raise RuntimeError(f"{question.name}: the answers differ, or there is none")
-        own, raw = [], []
-        for _ in range(_REPEATS):
-            own.append(_milliseconds(partial(ask, clickhouse, question)))
-            raw.append(_milliseconds(partial(answer_of_raw, clickhouse, question)))
-        found[question.name] = (statistics.median(own), statistics.median(raw))
+    with closing(Rollups(clickhouse)) as rollups:
+        reader = rollups.reader()
+        for question in QUESTIONS:
+            found[question.name] = _measure(clickhouse, question, reader)
     return found
 
 
-def ask(clickhouse: ClickHouse, question: Question) -> None:
+def _measure(
+    clickhouse: ClickHouse, question: Question, reader: RollupReader
+) -> tuple[float, float]:
+    answers = (
+        answer_of_product(clickhouse, question, reader),
+        answer_of_raw(clickhouse, question),
+    )
+    if not answers[0] or answers[0] != answers[1]:
+        raise RuntimeError(f"{question.name}: the answers differ, or there is none")
+    own, raw = [], []
+    for _ in range(_REPEATS):
+        own.append(_milliseconds(partial(ask, clickhouse, question, reader)))
+        raw.append(_milliseconds(partial(answer_of_raw, clickhouse, question)))
+    return statistics.median(own), statistics.median(raw)
+
+
+def ask(clickhouse: ClickHouse, question: Question, reader: RollupReader | None = None) -> None:
     """Ask the use case for its rows, and leave them."""
-    run_query(clickhouse, question.meter, question.asked, _BOUNDS)
+    run_query(clickhouse, question.meter, question.asked, _BOUNDS, reader)
 
 
 def _milliseconds(work: Callable[[], object]) -> float:

@@ -16,7 +16,8 @@ from tollgate.core.errors import NotFound
 from tollgate.metering.adjust import Adjuster, AdjustmentQuery, sealed_value
 from tollgate.metering.adjustment import Adjustment
 from tollgate.metering.meter import Aggregation
-from tollgate.metering.query import SUBJECT, MeterQuery, run_query
+from tollgate.metering.query import run_query
+from tollgate.metering.question import SUBJECT, MeterQuery
 from tollgate.metering.window import WindowSize
 
 pytest_plugins = ["tests.support.stages"]

@@ -21,7 +21,8 @@ from tollgate.events import record
 from tollgate.events.event import Arrival, Attributes, encode
 from tollgate.metering.filters import Membership
 from tollgate.metering.meter import Aggregation, ManagedBy, Meter
-from tollgate.metering.query import MeterQuery, QueryBounds, run_query
+from tollgate.metering.query import QueryBounds, run_query
+from tollgate.metering.question import MeterQuery
 from tollgate.metering.window import Windows, WindowSize, zone
 from tollgate.platform.event_log import StoredRecord
 

@@ -94,6 +94,7 @@ class Sent:
     time_us: int | None = None
     type: str = "t"
     backfill: str = ""
+    subject: str = "u"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,7 @@ class Stage:
             id=sent.id,
             source="s",
             type=sent.type,
-            subject="u",
+            subject=sent.subject,
             time_us=sent.time_us,
             datacontenttype="",
             dataschema="",

@@ -24,7 +24,8 @@ from tollgate.events.recount_store import RecountStore
 from tollgate.events.seal_run import Sealer, SealRun
 from tollgate.events.seal_store import SealStore
 from tollgate.metering.meter import Aggregation, ManagedBy, Meter
-from tollgate.metering.query import MeterQuery, QueryBounds, run_query
+from tollgate.metering.query import QueryBounds, run_query
+from tollgate.metering.question import MeterQuery
 from tollgate.platform.event_log import OneLayout
 from tollgate.platform.sql import Database, migrate
 

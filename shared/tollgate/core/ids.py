@@ -30,3 +30,8 @@ def new_ulid() -> str:
     """A new ULID: 26 characters, sortable by creation time."""
     value = _monotonic.next()
     return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def new_number() -> int:
+    """A new number of 63 bits that nobody has: seconds of its making, then 31 random bits."""
+    return int(time.time()) << 31 | secrets.randbits(31)

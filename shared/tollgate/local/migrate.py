@@ -22,7 +22,9 @@ from tollgate.events.seal_store import seals
 from tollgate.events.store import dead_letter_endings
 from tollgate.local.world import DATA, World
 from tollgate.metering.meter import Meter
-from tollgate.metering.query import MeterQuery, QueryBounds, run_query
+from tollgate.metering.query import QueryBounds, run_query
+from tollgate.metering.question import MeterQuery
+from tollgate.metering.rollup_store import DERIVED_TABLES
 from tollgate.metering.store import MeterStore
 from tollgate.platform.access_store import access_keys
 from tollgate.platform.database import open_database
@@ -41,7 +43,7 @@ from tollgate.platform.sql_copy import copy_control_plane
 from tollgate.platform.telemetry import configure_logs
 
 _PLACES = ("clickhouse_url", "database_url", "log_url")
-_OF_THE_MOMENT = ("query_progress",)
+_LEFT_OUT = ("query_progress", *DERIVED_TABLES)
 _LOOK_MS = 500
 _STUCK_LOOKS = 120
 _SECONDS_MAX = 3600
@@ -117,7 +119,7 @@ def _require_empty(target: Parts, newest: int) -> None:
 
 def _copy_control_plane(source: Parts, target: Parts, say: Say) -> None:
     counts = copy_control_plane(
-        source.get(open_database), target.get(open_database), without=_OF_THE_MOMENT
+        source.get(open_database), target.get(open_database), without=_LEFT_OUT
     )
     # A store that nobody imported has no table in the metadata, and would be left behind.
     own = {table.name for table in (access_keys, seals, recounts, dead_letter_endings)}

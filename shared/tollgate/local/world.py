@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 PROCESSES: Mapping[str, tuple[str, ...]] = {
     "ingest": ("ingest",),
     "load": ("load-1", "load-2"),
+    "rollup": ("rollup",),
     "usage": ("usage",),
     "console": ("console",),
 }

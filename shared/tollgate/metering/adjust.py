@@ -17,7 +17,8 @@ from tollgate.events.seal import HOUR, Seal, whole_hour
 from tollgate.events.seal_store import SealStore
 from tollgate.metering.adjustment import Adjustment, Stamp, adjustments_of
 from tollgate.metering.meter import Meter
-from tollgate.metering.query import SUBJECT, MeterQuery, QueryBounds, QueryRow, run_query
+from tollgate.metering.query import QueryBounds, run_query
+from tollgate.metering.question import SUBJECT, MeterQuery, QueryRow
 from tollgate.metering.window import WindowSize
 from tollgate.platform.clickhouse import ClickHouse
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 from tollgate.core.decimals import EXACT
 from tollgate.events.late import Touched
 from tollgate.metering.meter import Aggregation
-from tollgate.metering.query import QueryRow
+from tollgate.metering.question import QueryRow
 
 _FROM_ZERO = frozenset((Aggregation.SUM, Aggregation.COUNT, Aggregation.UNIQUE_COUNT))
 """An hour without events has the quantity 0 of these; of the others it has none."""

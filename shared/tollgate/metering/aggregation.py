@@ -6,6 +6,7 @@ count and shows up as the event's validation error. UNIQUE_COUNT takes strings a
 text. The engine is the only reader of `data`; `data_exact` holds numbers that doubles would change.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tollgate.core.decimals import SCALE
@@ -74,26 +75,46 @@ class Value:
                     f" {number_sql(self.sql())}) AS number"
                 )
 
-    def aggregate(self) -> str:
-        """SQL of the quantity over the columns of `columns`: Nullable, NULL if none counts.
+    def column(self) -> str:
+        """The one of these columns that a value is read from."""
+        return "text" if self.aggregation in _OF_TEXT else "number"
+
+    def cell_columns(self) -> tuple[str, ...]:
+        """The columns of a cell that this aggregation fills."""
+        return _CELLS[self.aggregation]
+
+    def cell_of_event(self) -> list[str]:
+        """SQL of a cell of one event that counts, over the columns of `columns`, with names."""
+        return [f"{_EVENT[name]} AS {name}" for name in self.cell_columns()]
+
+    def cell_of_events(self) -> list[str]:
+        """SQL of a cell of all events of a group, over the columns of `columns`, with names."""
+        return [f"{_summed(name, _EVENT)} AS {name}" for name in self.cell_columns()]
+
+    def cell_of_cells(self) -> list[str]:
+        """SQL of a cell of all cells of a group, in the order of `cell_columns`."""
+        return [_summed(name, _ITSELF) for name in self.cell_columns()]
+
+    def merged(self) -> str:
+        """SQL of the quantity of all cells of a group.
 
         AVG gives the pair (sum, count): a quotient is rounded once, in Python.
         """
         match self.aggregation:
             case Aggregation.COUNT:
-                return "toNullable(count())"
+                return "sum(events)"
             case Aggregation.SUM:
-                return "sum(toDecimal256(number, 18))"
+                return "sum(total)"
             case Aggregation.AVG:
-                return "tuple(sum(toDecimal256(number, 18)), count(number))"
+                return "tuple(sum(total), sum(events))"
             case Aggregation.MIN:
-                return "min(number)"
+                return "min(least)"
             case Aggregation.MAX:
-                return "max(number)"
+                return "max(greatest)"
             case Aggregation.UNIQUE_COUNT:
-                return f"uniqExactIf({UNQUOTED}, {COUNTS_UNIQUE})"
+                return "uniqExactArray(uniques)"
             case Aggregation.LATEST:
-                return f"argMax(number, tuple({', '.join(LATEST_ORDER)}))"
+                return _summed("latest", _ITSELF)
 
     def counted(self) -> str:
         """SQL of whether a row counts, over the columns of `columns`."""
@@ -106,10 +127,54 @@ class Value:
                 return "isNotNull(number)"
 
 
+_LATEST = (
+    *("latest", "latest_at", "latest_received_at", "latest_index"),
+    *("latest_generation", "latest_partition", "latest_offset"),
+)
+_CELLS: dict[Aggregation, tuple[str, ...]] = {
+    Aggregation.COUNT: ("events",),
+    Aggregation.SUM: ("total",),
+    Aggregation.AVG: ("total", "events"),
+    Aggregation.MIN: ("least",),
+    Aggregation.MAX: ("greatest",),
+    Aggregation.UNIQUE_COUNT: ("uniques",),
+    Aggregation.LATEST: _LATEST,
+}
+"""What a cell of `rollup_cells` holds, by aggregation."""
+_OF_TEXT = frozenset((Aggregation.COUNT, Aggregation.UNIQUE_COUNT))
 COUNTS_UNIQUE = "match(text, '^[\"0-9-]')"
 """Raw JSON that is a string or a number."""
 UNQUOTED = "if(startsWith(text, '\"'), substring(text, 2, length(text) - 2), text)"
 """A string's raw text without quotes, so that 7 and "7" are one value."""
+_NUMBER = "assumeNotNull(number)"
+_EVENT = {
+    "events": "toUInt64(1)",
+    "total": f"toDecimal256({_NUMBER}, 18)",
+    "least": _NUMBER,
+    "greatest": _NUMBER,
+    "uniques": f"[reinterpretAsUInt128(sipHash128({UNQUOTED}))]",
+    "latest": _NUMBER,
+    **dict(zip(_LATEST[1:], LATEST_ORDER, strict=True)),
+}
+"""SQL of each of these for one event."""
+_ITSELF = {name: name for name in _EVENT}
+_SUMS = {
+    "events": "sum",
+    "total": "sum",
+    "least": "min",
+    "greatest": "max",
+    "uniques": "groupUniqArrayArray",
+}
+
+
+def _summed(name: str, columns: Mapping[str, str]) -> str:
+    """SQL of a column of the cell that all of a group make together."""
+    if name in _SUMS:
+        return f"{_SUMS[name]}({columns[name]})"
+    order = f"tuple({', '.join(columns[each] for each in _LATEST[1:])})"
+    if name == "latest":
+        return f"argMax({columns[name]}, {order})"
+    return f"tupleElement(max({order}), {_LATEST.index(name)})"
 
 
 def number_sql(text: str) -> str:

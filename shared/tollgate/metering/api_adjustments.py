@@ -15,7 +15,8 @@ from tollgate.events.seal_run import open_seal_store
 from tollgate.metering.adjust import Adjuster, AdjustmentQuery
 from tollgate.metering.adjustment import Adjustment
 from tollgate.metering.meter_reader import MeterReader
-from tollgate.metering.query import CUSTOMER, SUBJECT, QueryBounds
+from tollgate.metering.query import QueryBounds
+from tollgate.metering.question import CUSTOMER, SUBJECT
 from tollgate.metering.wire_v1 import Names
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply

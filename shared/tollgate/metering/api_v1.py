@@ -1,35 +1,20 @@
-"""v1 of meters on HTTP: create, read, update, delete, query, subjects, dimensions, progress."""
+"""v1 of meters on HTTP: create, read, update, delete, subjects, dimensions, progress."""
 
-import csv
-import io
-from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-import msgspec
 from pydantic import Field
 
-from tollgate.core.decimals import plain_text
-from tollgate.core.errors import Fault, InvalidInput
-from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
 from tollgate.events.as_of import as_of
 from tollgate.metering.distinct import Asked, distinct_dimension_values, distinct_subjects
-from tollgate.metering.filter_dialects import parse_filter_string
-from tollgate.metering.filters import And, Filter, Membership
 from tollgate.metering.meter import Meter, MeterChanges, MeterInput
 from tollgate.metering.meter_reader import AGE_DOCUMENT, MeterReader, open_meters
 from tollgate.metering.progress import QueryProgressStore
-from tollgate.metering.query import SUBJECT, MeterQuery, QueryBounds, QueryRow, run_query
 from tollgate.metering.store import MeterListing, MeterOrder
-from tollgate.metering.tracking import tracked
 from tollgate.metering.wire_v1 import (
     MeterBody,
     MeterCreateMembers,
-    MeterQueryBody,
-    MeterQueryParameters,
-    MeterQueryResultBody,
     MeterUpdateMembers,
     PeriodParameters,
     ProgressBody,
@@ -37,11 +22,10 @@ from tollgate.metering.wire_v1 import (
     body_from_meter,
 )
 from tollgate.platform.access import Scope
-from tollgate.platform.api import Call, Operation, Reply
+from tollgate.platform.api import Call, Operation
 from tollgate.platform.database import open_database
 from tollgate.platform.parts import open_clickhouse
 
-CSV = "text/csv"
 _ORDERS = {
     "key": MeterOrder.SLUG,
     "name": MeterOrder.NAME,
@@ -103,18 +87,6 @@ def delete_meter(call: Call) -> None:
     call.parts.get(open_meters).delete(call.namespace, call.path["meterIdOrSlug"])
 
 
-def query_meter(call: Call) -> Reply:
-    """Usage of a meter, as JSON or CSV."""
-    meter, body = _meter(call), call.body or call.query
-    asked = query_from_body(body)
-    await_position(call)
-    asked = replace(asked, as_of=as_of(call, body.as_of))
-    rows = tracked_query(call, meter, asked, body.client_id)
-    if wants_csv(call):
-        return Reply(body=_csv(call, asked, rows), media_type=f"{CSV}; charset=utf-8")
-    return Reply(body=_json(asked, rows))
-
-
 def list_subjects(call: Call) -> list[str]:
     """Subjects that a meter has events of, in order."""
     query: PeriodParameters = call.query
@@ -141,120 +113,6 @@ def get_progress(call: Call) -> ProgressBody:
     return ProgressBody.model_construct(
         success=found.success, failed=found.failed, total=found.total, updated_at=found.updated_at
     )
-
-
-def tracked_query(
-    call: Call, meter: Meter, asked: MeterQuery, client_id: str | None
-) -> tuple[QueryRow, ...]:
-    """Runs a query and keeps its progress under the client's id, if it gave one."""
-    settings = call.parts.settings
-    bounds = QueryBounds(rows_max=settings.query_rows_max, seconds_max=settings.query_seconds_max)
-    with tracked(call, client_id):
-        return run_query(call.parts.get(open_clickhouse), meter, asked, bounds)
-
-
-def query_from_body(body: MeterQueryBody) -> MeterQuery:
-    """The question that a v1 request asks.
-
-    Raises:
-        InvalidInput: every fault of its filters.
-    """
-    group_by = list(body.group_by or ())
-    if body.subject and SUBJECT not in group_by:
-        # The contract: a filter by subject answers each subject apart.
-        group_by.append(SUBJECT)
-    return MeterQuery(
-        start=body.start,
-        end=body.end,
-        window=body.window_size,
-        time_zone=body.window_time_zone,
-        subjects=tuple(body.subject) if body.subject else None,
-        group_by=tuple(group_by),
-        filters=_filters(body),
-        customers={} if body.filter_customer_id else None,
-    )
-
-
-def _filters(body: MeterQueryBody) -> dict[str, Filter]:
-    found: dict[str, list[Filter]] = {}
-    faults: list[Fault] = []
-    simple: dict[str, Any] = dict(body.filter_group_by or {})
-    for name, wanted in simple.items():
-        values = (wanted,) if isinstance(wanted, str) else tuple(wanted)
-        found.setdefault(name, []).append(Membership(values=values, negated=False))
-    for name, wanted in (body.advanced_filters or {}).items():
-        try:
-            parsed = parse_filter_string(wanted, f"advancedMeterGroupByFilters.{name}")
-            found.setdefault(name, []).append(parsed)
-        except InvalidInput as problem:
-            faults += problem.faults
-    if faults:
-        raise InvalidInput(tuple(faults))
-    return {n: f[0] if len(f) == 1 else And(filters=tuple(f)) for n, f in found.items()}
-
-
-def wants_csv(call: Call) -> bool:
-    """Whether the caller prefers CSV: it names text/csv before JSON."""
-    accepted = [
-        part.partition(";")[0].strip() for part in call.headers.get("accept", "").split(",")
-    ]
-    return next((kind == CSV for kind in accepted if kind in (CSV, "application/json")), False)
-
-
-def _json(asked: MeterQuery, rows: Sequence[QueryRow]) -> bytes:
-    head: dict[str, Any] = {}
-    if asked.start is not None:
-        head["from"] = format_instant(asked.start)
-    if asked.end is not None:
-        head["to"] = format_instant(asked.end)
-    if asked.window is not None:
-        head["windowSize"] = asked.window.value
-    return msgspec.json.encode(head | {"data": [_row(row) for row in rows]})
-
-
-def _row(row: QueryRow) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        # A JSON number with all its digits: no double in between.
-        "value": msgspec.Raw(plain_text(row.value).encode()),
-        "windowStart": format_instant(row.start),
-        "windowEnd": format_instant(row.end),
-        "subject": row.subject,
-        "groupBy": dict(row.dimensions),
-    }
-    if row.customer_id is not None:
-        found["customerId"] = row.customer_id
-    return found
-
-
-def _csv(call: Call, asked: MeterQuery, rows: Sequence[QueryRow]) -> bytes:
-    dimensions = [n for n in asked.group_by if n not in (SUBJECT, "customer_id")]
-    by_subject = SUBJECT in asked.group_by
-    names: dict[str, str] = {}
-    if by_subject and rows:
-        subjects = {row.subject for row in rows if row.subject}
-        names = MeterReader(call).display_names(call.namespace, subjects)
-    out = io.StringIO(newline="")
-    writer = csv.writer(out)
-    subject_columns = ["subject", "subject_display_name"] if by_subject else []
-    writer.writerow(["window_start", "window_end", *subject_columns, *dimensions, "value"])
-    for row in rows:
-        subject = [row.subject, names.get(row.subject or "", "")] if by_subject else []
-        writer.writerow(
-            [
-                format_instant(row.start),
-                format_instant(row.end),
-                *map(safe_cell, subject),
-                *(safe_cell(row.dimensions[name]) for name in dimensions),
-                plain_text(row.value),
-            ]
-        )
-    return out.getvalue().encode()
-
-
-def safe_cell(text: str | None) -> str:
-    """A text that no spreadsheet takes for a formula (OWASP: CSV injection)."""
-    value = text or ""
-    return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def _meter(call: Call) -> Meter:
@@ -312,28 +170,6 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     _operation(
         "DELETE", _ONE, "deleteMeter", "Delete a meter", status=204, handler=delete_meter, **_ADMIN
-    ),
-    _operation(
-        "GET",
-        f"{_ONE}/query",
-        "queryMeter",
-        "Query a meter",
-        handler=query_meter,
-        **_AGED,
-        query=MeterQueryParameters,
-        response=MeterQueryResultBody,
-        other_media=(CSV,),
-    ),
-    _operation(
-        "POST",
-        f"{_ONE}/query",
-        "queryMeterPost",
-        "Query a meter",
-        handler=query_meter,
-        **_AGED,
-        body=MeterQueryBody,
-        response=MeterQueryResultBody,
-        other_media=(CSV,),
     ),
     _operation(
         "GET",

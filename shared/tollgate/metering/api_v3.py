@@ -13,18 +13,20 @@ from tollgate.core.ids import ULID_PATTERN
 from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
 from tollgate.events.as_of import as_of
-from tollgate.metering.api_v1 import (
+from tollgate.metering.api_query_v1 import (
     CSV,
     safe_cell,
     tracked_query,
     wants_csv,
 )
+from tollgate.metering.explain import reads_of
 from tollgate.metering.filter_dialects import parse_query_filter_map_item, parse_string_field
 from tollgate.metering.filters import And, Comparison, Filter, Membership, Operator
 from tollgate.metering.meter import Meter
 from tollgate.metering.meter_reader import AGE_DOCUMENT, MeterReader, open_meters
-from tollgate.metering.query import CUSTOMER, SUBJECT, MeterQuery, QueryRow
+from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, QueryRow
 from tollgate.metering.store import MeterListing, MeterOrder
+from tollgate.metering.wire_v1 import body_from_read
 from tollgate.metering.wire_v3 import (
     MeterBody,
     MeterCreateMembers,
@@ -120,13 +122,17 @@ def query_meter(call: Call) -> Reply | MeterQueryResultBody:
     await_position(call)
     try:
         asked = replace(asked, as_of=as_of(call, body.as_of))
-        rows = tracked_query(call, meter, asked, client_id=None)
+        answer = tracked_query(call, meter, asked, client_id=None)
     except InvalidInput as invalid:
         raise InvalidInput(tuple(map(query_fault_in_v3_names, invalid.faults))) from None
     if wants_csv(call):
-        return Reply(body=_csv(asked, rows), media_type=f"{CSV}; charset=utf-8")
+        return Reply(body=_csv(asked, answer.rows), media_type=f"{CSV}; charset=utf-8")
+    explained = [body_from_read(each) for each in reads_of(asked, answer.source)]
     return MeterQueryResultBody.model_construct(
-        start=asked.start, end=asked.end, data=[_row(asked, row) for row in rows]
+        start=asked.start,
+        end=asked.end,
+        data=[_row(asked, row) for row in answer.rows],
+        explain=explained if body.explain else None,
     )
 
 

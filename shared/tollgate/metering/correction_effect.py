@@ -11,7 +11,8 @@ from tollgate.events.correction_work import condition, count_events, parameters
 from tollgate.events.facts import POSITION
 from tollgate.metering.events_list import LiveMeters
 from tollgate.metering.meter import Meter
-from tollgate.metering.query import Hypothesis, MeterQuery, QueryBounds, run_query
+from tollgate.metering.query import QueryBounds, run_query
+from tollgate.metering.question import Hypothesis, MeterQuery
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
 METERS_MAX = 50

@@ -1,86 +1,32 @@
 """Use case: what a meter says over a period, by window, subject and dimensions.
 
-Reads raw events with FINAL, so a row written twice counts once. Periods are half-open; windows are
-reported whole, values clipped to the period.
+Reads rollups where they can answer, and events where they can't, with the same figures: raw events
+with FINAL, so a row written twice counts once. Periods are half-open; windows are reported whole,
+values clipped to the period.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from tollgate.core.clock import datetime_from_us
+from tollgate.core.clock import datetime_from_us, us_from_datetime
 from tollgate.core.decimals import divide
 from tollgate.core.errors import Fault, InvalidInput
-from tollgate.events.facts import UNCORRECTED, counting, has_corrections, within
+from tollgate.events.facts import after, has_corrections
 from tollgate.events.position import Token
-from tollgate.metering.aggregation import DOCUMENT, LATEST_ORDER, Value
-from tollgate.metering.filters import Filter, Parameters, to_sql
-from tollgate.metering.jsonpath import JsonPath
+from tollgate.metering.gaps import filled
 from tollgate.metering.meter import Aggregation, Meter
-from tollgate.metering.window import Windows, WindowSize, Zone, zone
+from tollgate.metering.plan import Period, Tiling, tile
+from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, QueryRow, RowKey
+from tollgate.metering.rollup import MINUTE_US, Level, Rollups, levels_of
+from tollgate.metering.rollup_reader import RollupReader
+from tollgate.metering.statement import FromRollups, Statement, Tail
+from tollgate.metering.window import Windows, zone
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
-SUBJECT, CUSTOMER = "subject", "customer_id"
 FINAL_SETTINGS: dict[str, object] = {"do_not_merge_across_partitions_select_final": 1}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hypothesis:
-    """What if other events counted.
-
-    Attributes:
-        without: trusted SQL of rows of `events` that do not.
-        also: the same of rows that do.
-        parameters: what both bind.
-    """
-
-    without: str
-    also: str
-    parameters: Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeterQuery:
-    """What is asked.
-
-    Attributes:
-        start, end: the period [start, end); None is open.
-        window: size of the windows; None: one total.
-        time_zone: where windows are aligned.
-        subjects: only these; None: all.
-        group_by: names of the meter's dimensions, `subject`, `customer_id`, in order.
-        filters: conditions on dimensions.
-        subject_filter: a condition on the subject, besides `subjects`.
-        customers: subject to customer, of the customers asked for; None: no customer is asked for.
-        as_of: only what was known at this vector of the log; None: all that is known now.
-        supposing: that other events counted.
-    """
-
-    start: datetime | None = None
-    end: datetime | None = None
-    window: WindowSize | None = None
-    time_zone: str = "UTC"
-    subjects: tuple[str, ...] | None = None
-    group_by: tuple[str, ...] = ()
-    filters: Mapping[str, Filter] = field(default_factory=dict)
-    subject_filter: Filter | None = None
-    customers: Mapping[str, str] | None = None
-    as_of: Token | None = None
-    supposing: Hypothesis | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueryRow:
-    """One quantity. `dimensions` holds what was grouped by, subject and customer left out."""
-
-    value: Decimal
-    start: datetime
-    end: datetime
-    subject: str | None
-    customer_id: str | None
-    dimensions: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +37,65 @@ class QueryBounds:
     seconds_max: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Which rows of an answer are wanted.
+
+    Attributes:
+        limit: so many; None: all of them.
+        after: those after this one; None: from the first.
+    """
+
+    limit: int | None = None
+    after: RowKey | None = None
+
+
+WHOLE = Page()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What was found, and where.
+
+    Attributes:
+        rows: in order of time, then of the groups.
+        source: what was taken from rollups; None: nothing.
+        is_last: whether no rows come after these.
+    """
+
+    rows: tuple[QueryRow, ...]
+    source: FromRollups | None
+    is_last: bool = True
+
+
 def run_query(
-    clickhouse: ClickHouse, meter: Meter, asked: MeterQuery, bounds: QueryBounds
+    clickhouse: ClickHouse,
+    meter: Meter,
+    asked: MeterQuery,
+    bounds: QueryBounds,
+    reader: RollupReader | None = None,
 ) -> tuple[QueryRow, ...]:
+    """The rows of `answer_query`."""
+    return answer_query(clickhouse, meter, asked, bounds, reader).rows
+
+
+def answer_query(
+    clickhouse: ClickHouse,
+    meter: Meter,
+    asked: MeterQuery,
+    bounds: QueryBounds,
+    reader: RollupReader | None = None,
+    page: Page = WHOLE,
+) -> Answer:
     """The meter's quantities, in order of time, then of the groups.
+
+    Args:
+        clickhouse: the store.
+        meter: what is asked.
+        asked: what of it.
+        bounds: what it may cost.
+        reader: of rollups; None: only events are read.
+        page: which rows.
 
     Raises:
         InvalidInput: unknown dimensions or zone, an empty period, too many rows.
@@ -102,30 +103,72 @@ def run_query(
     """
     _check(meter, asked)
     if asked.customers is not None and not asked.customers:
-        return ()
-    aligned = zone(asked.time_zone)
-    corrected = has_corrections(clickhouse, meter.namespace, meter.event_type)
-    statement = _Statement(meter, asked, corrected=corrected)
-    windows = _windows(clickhouse, statement, aligned) if asked.window else None
-    if asked.window and windows is None:
-        return ()
+        return _paged(meter, asked, (), None, bounds, page)
+    statement = Statement(meter, asked)
+    # Rollups know neither what was known then nor what might be.
+    live = asked.as_of is None and asked.supposing is None
+    rollups = reader.rollups(meter) if reader is not None and live else None
+    tail = None
+    if rollups is not None and rollups.vector is not None:
+        tail = _tail(clickhouse, rollups.vector)
+    windows = None
+    if asked.window:
+        windows = _windows(clickhouse, statement, rollups, tail)
+        if windows is None:
+            return _paged(meter, asked, (), None, bounds, page)
+    source = _from_rollups(statement, windows, rollups, tail)
+    if source is not None:
+        statement.vector = source.vector if tail is None else tail.until
+    if source is None or source.needs_events:
+        statement.corrected = has_corrections(clickhouse, meter.namespace, meter.event_type)
+        if source is not None and tail is not None and statement.corrected:
+            pending = _is_pending(clickhouse, statement, tail)
+            source = replace(source, pending=pending and bool(source.tiling.tiles))
+    elif not source.tiling.tiles:
+        return _paged(meter, asked, (), source, bounds, page)
+    # With gaps filled, rows before and after decide on which there are.
+    limit, beyond = bounds.rows_max, "true"
+    if not asked.fill:
+        limit = min(limit, page.limit or limit)
+        beyond = statement.beyond(page.after)
     rows = clickhouse.query(
-        statement.select(windows, bounds.rows_max + 1),
+        statement.select(windows, limit + 1, source, beyond),
         statement.parameters,
         FINAL_SETTINGS | {"max_execution_time": bounds.seconds_max},
     )
+    found = [_row(statement, row, windows) for row in rows]
+    return _paged(meter, asked, found, source, bounds, page)
+
+
+def _paged(
+    meter: Meter,
+    asked: MeterQuery,
+    rows: Sequence[QueryRow],
+    source: FromRollups | None,
+    bounds: QueryBounds,
+    page: Page,
+) -> Answer:
+    """The wanted rows of an answer, gaps filled if that is asked for."""
+    if asked.fill:
+        _require_few(rows, bounds)
+        rows = list(filled(meter.aggregation, asked, rows, bounds.rows_max))
+        _require_few(rows, bounds)
+        if page.after is not None:
+            rows = [row for row in rows if row.key(asked) > page.after]
+    if page.limit is None:
+        _require_few(rows, bounds)
+        return Answer(rows=tuple(rows), source=source)
+    is_last = len(rows) <= page.limit
+    return Answer(rows=tuple(rows[: page.limit]), source=source, is_last=is_last)
+
+
+def _require_few(rows: Sequence[QueryRow], bounds: QueryBounds) -> None:
     if len(rows) > bounds.rows_max:
-        raise InvalidInput(
-            (
-                Fault(
-                    field="",
-                    code="too_many_rows",
-                    message=f"the answer has more than {bounds.rows_max} rows; ask for a shorter "
-                    "period, larger windows or fewer groups",
-                ),
-            )
+        message = (
+            f"the answer has more than {bounds.rows_max} rows; ask for a shorter period, larger "
+            "windows, fewer groups, or for pages by `limit`"
         )
-    return tuple(statement.row(row, windows) for row in rows)
+        raise InvalidInput((Fault(field="", code="too_many_rows", message=message),))
 
 
 def _check(meter: Meter, asked: MeterQuery) -> None:
@@ -155,157 +198,141 @@ def _unknown(where: str, name: str, meter: Meter) -> Fault:
     return Fault(field=where, code="unknown_dimension", message=message)
 
 
-def _windows(clickhouse: ClickHouse, statement: "_Statement", aligned: Zone) -> Windows | None:
+def _tail(clickhouse: ClickHouse, vector: Token) -> Tail | None:
+    """What the ledger has beyond a vector; None: nothing."""
+    rows = clickhouse.query(
+        "SELECT log_generation, log_partition, toInt64(max(log_offset)),"
+        " toUnixTimestamp64Micro(min(appended_at))"
+        f" FROM {DATABASE}.ledger WHERE {after(vector)} GROUP BY log_generation, log_partition"
+    )
+    if not rows:
+        return None
+    newest = max(int(row[0]) for row in rows)
+    ends = dict(vector.offsets) if newest == vector.generation else {}
+    ends |= {int(row[1]): int(row[2]) for row in rows if row[0] == newest}
+    return Tail(
+        vector=vector,
+        until=Token(generation=newest, offsets=ends),
+        appended_us=min(int(row[3]) for row in rows),
+    )
+
+
+def _windows(
+    clickhouse: ClickHouse, statement: Statement, rollups: Rollups | None, tail: Tail | None
+) -> Windows | None:
     """The windows asked for, narrowed to where events are; None without events."""
     asked = statement.asked
     assert asked.window is not None
     low, high = statement.low, asked.end
     if low is None or high is None:
-        rows = clickhouse.query(
-            "SELECT count(), toUnixTimestamp64Micro(min(time)), toUnixTimestamp64Micro(max(time))"
-            f" FROM {DATABASE}.events WHERE {statement.conditions()}",
-            statement.parameters,
-        )
-        if not rows or not rows[0][0]:
+        found = _extent(clickhouse, statement, rollups, tail)
+        if found is None:
             return None
-        low = low or datetime_from_us(rows[0][1])
-        high = high or datetime_from_us(rows[0][2]) + timedelta(microseconds=1)
+        low = low or datetime_from_us(found[0])
+        high = high or datetime_from_us(found[1] + 1)
     if low >= high:
         return None
-    return Windows(size=asked.window, zone=aligned, low=low, high=high)
+    return Windows(size=asked.window, zone=zone(asked.time_zone), low=low, high=high)
 
 
-class _Statement:
-    """Builds the SQL of one query and reads its rows. Every value is bound."""
-
-    def __init__(self, meter: Meter, asked: MeterQuery, *, corrected: bool) -> None:
-        self.meter = meter
-        self.asked = asked
-        self._corrected = corrected
-        self.value = Value(aggregation=meter.aggregation, path=meter.value_path())
-        self.low = max(filter(None, (asked.start, meter.event_from)), default=None)
-        self._bound = Parameters("p")
-        self._paths = {
-            name: path
-            for name, path in meter.dimension_paths().items()
-            if name in asked.group_by or name in asked.filters
-        }
-        self._where = self._event_conditions()
-        self._having = self._dimension_conditions()
-        self._groups = tuple(dict.fromkeys(asked.group_by))
-
-    @property
-    def parameters(self) -> dict[str, object]:
-        """All that the SQL binds."""
-        found = dict(self._bound.values) | self.value.parameters()
-        if self.asked.supposing is not None:
-            found |= self.asked.supposing.parameters
-        for number, path in enumerate(self._paths.values()):
-            found |= path.parameters(f"d{number}")
-        return found
-
-    def conditions(self) -> str:
-        """Which events are read, on the table's own columns."""
-        return self._where
-
-    def _event_conditions(self) -> str:
-        asked, bind = self.asked, self._bound.bind
-        namespace, event_type = bind(self.meter.namespace), bind(self.meter.event_type)
-        parts = [f"namespace = {namespace}", f"type = {event_type}"]
-        facts = []
-        if asked.as_of is not None:
-            facts.append(within(asked.as_of))
-        corrected = counting(namespace, event_type, asked.as_of)
-        facts.append(corrected if self._corrected else UNCORRECTED)
-        if asked.supposing is not None:
-            counted = " AND ".join(facts)
-            facts = [
-                f"(({counted}) AND NOT ({asked.supposing.without}) OR ({asked.supposing.also}))"
-            ]
-        parts += facts
-        if asked.subjects is not None:
-            parts.append(f"subject IN {bind(asked.subjects)}")
-        if asked.customers is not None:
-            parts.append(f"subject IN {bind(tuple(sorted(asked.customers)))}")
-        if asked.subject_filter is not None:
-            parts.append(f"({to_sql(asked.subject_filter, 'subject', self._bound)})")
-        if self.low is not None:
-            parts.append(f"time >= {bind(self.low)}")
-        if asked.end is not None:
-            parts.append(f"time < {bind(asked.end)}")
-        return " AND ".join(parts)
-
-    def _dimension_conditions(self) -> str:
-        columns = {name: f"dimension_{number}" for number, name in enumerate(self._paths)}
-        parts = [
-            f"({to_sql(condition, columns[name], self._bound, nullable=True)})"
-            for name, condition in self.asked.filters.items()
-        ]
-        return " AND ".join(parts) or "true"
-
-    def select(self, windows: Windows | None, limit: int) -> str:
-        """The whole statement. Columns: window start, value, first, last, then the groups."""
-        dimensions = [
-            f"{self._dimension(name, path, f'd{number}')} AS dimension_{number}"
-            for number, (name, path) in enumerate(self._paths.items())
-        ]
-        start = windows.sql("time") if windows else "toInt64(0)"
-        columns = {name: f"dimension_{number}" for number, name in enumerate(self._paths)}
-        groups = []
-        for name in self._groups:
-            if name == SUBJECT:
-                groups.append("subject")
-            elif name == CUSTOMER:
-                groups.append(self._customer())
-            else:
-                groups.append(f"ifNull({columns[name]}, '')")
-        group_columns = [f"{sql} AS group_{number}" for number, sql in enumerate(groups)]
-        names = ["window_start", *(f"group_{number}" for number in range(len(groups)))]
-        counted = self.value.counted()
-        order = ", ".join(LATEST_ORDER)
-        needs_document = self.value.path is not None or dimensions
-        inner = [f"{DOCUMENT} AS document"] if needs_document else []
-        return (
-            f"SELECT {', '.join(names)}, {self.value.aggregate()} AS quantity,"
-            " toUnixTimestamp64Micro(min(time)), toUnixTimestamp64Micro(max(time))"
-            f" FROM (SELECT {start} AS window_start, {', '.join([*group_columns, order])},"
-            f" {self.value.columns()}"
-            f" FROM (SELECT {', '.join([order, 'subject', *inner, *dimensions])}"
-            f" FROM {DATABASE}.events FINAL WHERE {self._where})"
-            f" WHERE {self._having}) WHERE {counted}"
-            f" GROUP BY {', '.join(names)} ORDER BY {', '.join(names)} LIMIT {limit}"
+def _extent(
+    clickhouse: ClickHouse, statement: Statement, rollups: Rollups | None, tail: Tail | None
+) -> tuple[int, int] | None:
+    """No event of the answer is before the one instant or after the other; None: there are none."""
+    where, found = statement.conditions(), []
+    if rollups is not None:
+        if rollups.first_minute is not None and rollups.last_minute is not None:
+            found = [rollups.first_minute * MINUTE_US, (rollups.last_minute + 1) * MINUTE_US - 1]
+        if tail is not None:
+            where = f"{where} AND {tail.sql()}"
+    if rollups is None or tail is not None:
+        rows = clickhouse.query(
+            "SELECT count(), toUnixTimestamp64Micro(min(time)), toUnixTimestamp64Micro(max(time))"
+            f" FROM {DATABASE}.events WHERE {where}",
+            statement.parameters,
         )
+        if rows and rows[0][0]:
+            found += [rows[0][1], rows[0][2]]
+    return (min(found), max(found)) if found else None
 
-    def _dimension(self, name: str, path: JsonPath, prefix: str) -> str:
-        if name not in self.asked.filters:
-            return path.call("JSONExtractString", "document", prefix)
-        # A filter can ask whether there is a value: only then absence and '' must differ.
-        return f"{path.call('JSONExtract', 'document', prefix)[:-1]}, 'Nullable(String)')"
 
-    def _customer(self) -> str:
-        customers = self.asked.customers or {}
-        subjects = self._bound.bind(tuple(customers))
-        owners = self._bound.bind(tuple(customers.values()))
-        return f"transform(subject, {subjects}, {owners}, '')"
+def _from_rollups(
+    statement: Statement, windows: Windows | None, rollups: Rollups | None, tail: Tail | None
+) -> FromRollups | None:
+    """What rollups can answer; None: nothing."""
+    if rollups is None or rollups.vector is None:
+        return None
+    chosen = _level_and_tiling(statement, windows, rollups)
+    if chosen is None:
+        return None
+    level, tiling = chosen
+    return FromRollups(
+        rollups=rollups,
+        level=level,
+        tiling=tiling,
+        vector=rollups.vector,
+        tail=tail,
+        pending=False,
+    )
 
-    def row(self, row: Sequence[Any], windows: Windows | None) -> QueryRow:
-        """One row of the answer from one of the engine's."""
-        start_us, *rest = row
-        groups = dict(zip(self._groups, rest[: len(self._groups)], strict=True))
-        quantity, first_us, last_us = rest[len(self._groups) :]
-        if windows is None:
-            start = self.asked.start or _minute(datetime_from_us(first_us))
-            end = self.asked.end or _minute(datetime_from_us(last_us)) + timedelta(minutes=1)
-        else:
-            start, end = windows.bounds(int(start_us))
-        return QueryRow(
-            value=_decimal(self.meter.aggregation, quantity),
-            start=start,
-            end=end,
-            subject=groups.pop(SUBJECT, None),
-            customer_id=groups.pop(CUSTOMER, None),
-            dimensions=groups,
-        )
+
+def _level_and_tiling(
+    statement: Statement, windows: Windows | None, rollups: Rollups
+) -> tuple[Level, Tiling] | None:
+    levels = [
+        level
+        for level in levels_of(statement.meter)
+        if level.by_subject >= statement.needs_subject
+        and level.by_dimensions >= statement.needs_dimensions
+    ]
+    if rollups.first_minute is None or rollups.last_minute is None:
+        # Nothing counts up to the vector: what is beyond it is all there is.
+        return (levels or levels_of(statement.meter))[0], Tiling(tiles=(), edges=())
+    asked = statement.asked
+    period = Period(
+        low=us_from_datetime(statement.low) if statement.low else None,
+        high=us_from_datetime(asked.end) if asked.end else None,
+        first=rollups.first_minute * MINUTE_US,
+        last=(rollups.last_minute + 1) * MINUTE_US,
+        windows=windows,
+    )
+    for level in levels:
+        tiling = tile(period, level)
+        if tiling is not None:
+            return level, tiling
+    return None
+
+
+def _is_pending(clickhouse: ClickHouse, statement: Statement, tail: Tail) -> bool:
+    """Whether corrections beyond a vector supersede facts up to it."""
+    meter = statement.meter
+    rows = clickhouse.query(
+        f"SELECT 1 FROM {DATABASE}.event_corrections WHERE namespace = {{namespace:String}}"
+        f" AND superseded_type = {{type:String}} AND {statement.pending(tail.vector)} LIMIT 1",
+        {"namespace": meter.namespace, "type": meter.event_type},
+    )
+    return bool(rows)
+
+
+def _row(statement: Statement, row: Sequence[Any], windows: Windows | None) -> QueryRow:
+    """One row of the answer from one of the engine's."""
+    asked = statement.asked
+    start_us, *rest = row
+    groups = dict(zip(statement.groups, rest[: len(statement.groups)], strict=True))
+    quantity, first_us, last_us = rest[len(statement.groups) :]
+    if windows is None:
+        start = asked.start or _minute(datetime_from_us(first_us))
+        end = asked.end or _minute(datetime_from_us(last_us)) + timedelta(minutes=1)
+    else:
+        start, end = windows.bounds(int(start_us))
+    return QueryRow(
+        value=_decimal(statement.meter.aggregation, quantity),
+        start=start,
+        end=end,
+        subject=groups.pop(SUBJECT, None),
+        customer_id=groups.pop(CUSTOMER, None),
+        dimensions=groups,
+    )
 
 
 def _decimal(aggregation: Aggregation, quantity: Any) -> Decimal:

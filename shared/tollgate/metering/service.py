@@ -24,6 +24,7 @@ _TAKE_AGAIN_SECONDS = 1
 _log = logging.getLogger(__name__)
 _MODULES = (
     "tollgate.metering.api_v1",
+    "tollgate.metering.api_query_v1",
     "tollgate.metering.api_v3",
     "tollgate.metering.api_events_v1",
     "tollgate.metering.api_events_v3",

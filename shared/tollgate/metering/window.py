@@ -197,9 +197,16 @@ class Windows:
         Args:
             column: trusted SQL of type DateTime64(6, 'UTC').
         """
-        at = f"toUnixTimestamp64Micro({column})"
+        return self.sql_of_instant(f"toUnixTimestamp64Micro({column})")
+
+    def sql_of_instant(self, at: str) -> str:
+        """The same for instants.
+
+        Args:
+            at: trusted SQL of type Int64: microseconds.
+        """
         if self.size is WindowSize.MONTH:
-            starts = [self._start_of(self._low), *self._starts_after(self._low)]
+            starts = [self._start_of(self._low), *self.starts_between(self._low, self._high)]
             return f"roundDown({at}, {_array(starts)})"
         stretches = self._stretches()
         if len(stretches) == 1:
@@ -242,6 +249,13 @@ class Windows:
             yield _instant(start), _instant(end)
             start = end
 
+    def starts_between(self, low: int, high: int) -> Iterator[int]:
+        """When windows begin, of those that begin in (low, high); in order of time."""
+        end = self._end_of(low)
+        while end < high:
+            yield end
+            end = self._end_of(end)
+
     @property
     def _low(self) -> int:
         return EARLIEST_US if self.low is None else _microseconds(self.low)
@@ -278,12 +292,6 @@ class Windows:
             changes[passed - 1] if passed else start,
             changes[passed] if passed < len(changes) else end,
         )
-
-    def _starts_after(self, at: int) -> Iterator[int]:
-        end = self._end_of(at)
-        while end < self._high:
-            yield end
-            end = self._end_of(end)
 
     def _stretches(self) -> list["_Stretch"]:
         """[low, high) cut into stretches within which arithmetic alone finds the window's start."""

@@ -2,11 +2,12 @@
 
 import json
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from tollgate.core.times import format_instant, parse_instant
+from tollgate.metering.explain import Read
 from tollgate.metering.meter import Meter
 from tollgate.metering.window import WindowSize
 
@@ -119,6 +120,55 @@ class MeterQueryBody(Wire):
     )
     group_by: Names | None = Field(default=None, alias="groupBy")
     as_of: AsOf = None
+    limit: Annotated[
+        int | None,
+        Field(ge=1, description="At most so many rows; `nextCursor` of the answer leads on."),
+    ] = None
+    cursor: Annotated[
+        str | None,
+        Field(max_length=65536, description="`nextCursor` of the page before; needs `limit`."),
+    ] = None
+    fill: Annotated[
+        bool,
+        Field(
+            description="Whether windows without usage are rows too: 0, or null where nothing has "
+            "no such value. Of groups that have usage in the period, and of asked subjects."
+        ),
+    ] = False
+    explain: Annotated[bool, Field(description="Whether the answer says what was read for it.")] = (
+        False
+    )
+
+
+class ReadBody(Wire):
+    """A part of what was read for an answer."""
+
+    source: Literal["rollup", "events"]
+    why: Annotated[
+        Literal["whole", "edge", "corrected", "beyond", "all"],
+        Field(
+            description="`whole` windows of a rollup; events at an `edge` that no window of it "
+            "covers, of windows that were `corrected` since, `beyond` the rollup; or `all` of them."
+        ),
+    ]
+    level: Annotated[str | None, Field(description="of the rollup")] = None
+    start: WireInstant | None = Field(default=None, alias="from")
+    end: WireInstant | None = Field(default=None, alias="to")
+    through: Annotated[str | None, Field(description="facts up to this position")] = None
+    after: Annotated[str | None, Field(description="facts beyond this position")] = None
+
+
+def body_from_read(read: Read) -> ReadBody:
+    """The wire's form of a part of what was read."""
+    return ReadBody.model_construct(
+        source=read.source,
+        why=read.why,
+        level=read.level,
+        start=read.start,
+        end=read.end,
+        through=read.through,
+        after=read.after,
+    )
 
 
 class MeterQueryParameters(MeterQueryBody):
@@ -140,9 +190,12 @@ class PeriodParameters(Wire):
 
 
 class MeterQueryRowBody(Wire):
-    """One quantity (schema `MeterQueryRow`); `value` is a JSON number with all its digits."""
+    """One quantity (schema `MeterQueryRow`); `value` is a JSON number with all its digits.
 
-    value: Annotated[str, Field(json_schema_extra={"type": "number", "format": "double"})]
+    It is null only in windows that `fill` adds.
+    """
+
+    value: Annotated[Any, Field(json_schema_extra={"type": ["number", "null"]})]
     window_start: WireInstant = Field(alias="windowStart")
     window_end: WireInstant = Field(alias="windowEnd")
     subject: str | None
@@ -157,6 +210,10 @@ class MeterQueryResultBody(Wire):
     end: WireInstant | None = Field(default=None, alias="to")
     window_size: WindowSize | None = Field(default=None, alias="windowSize")
     data: list[MeterQueryRowBody]
+    next_cursor: Annotated[
+        str | None, Field(alias="nextCursor", description="left out on the last page")
+    ] = None
+    explain: list[ReadBody] | None = None
 
 
 class MeterUpdateBody(Wire):

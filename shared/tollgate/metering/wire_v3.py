@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.metering.meter import Aggregation, Meter, MeterChanges, MeterInput
 from tollgate.metering.window import WindowSize
+from tollgate.metering.wire_v1 import ReadBody
 from tollgate.platform.wire import Wire, WireInstant
 
 LABELS_MAX = 50
@@ -189,6 +190,7 @@ class MeterQueryBody(Closed):
     group_by_dimensions: Annotated[list[str] | None, Field(max_length=100)] = None
     filters: MeterQueryFilters | None = None
     as_of: AsOf = None
+    explain: bool = False
 
 
 class MeterQueryRowBody(Wire):
@@ -206,6 +208,7 @@ class MeterQueryResultBody(Wire):
     start: WireInstant | None = Field(default=None, alias="from")
     end: WireInstant | None = Field(default=None, alias="to")
     data: list[MeterQueryRowBody]
+    explain: list[ReadBody] | None = None
 
 
 def body_from_meter(meter: Meter) -> MeterBody:

@@ -61,6 +61,13 @@ FUNCTIONS: tuple[Function, ...] = (
         needs_stores=False,
     ),
     Function(
+        name="rollup",
+        title="checks the ledger, seals hours, keeps rollups",
+        trigger=Trigger.SCHEDULE,
+        routes=(("POST", "/_/rollup"),),
+        schedule="* * * * *",
+    ),
+    Function(
         name="usage",
         title="meters, usage queries, events, subjects, the ledger",
         trigger=Trigger.HTTP,

@@ -1,0 +1,131 @@
+"""The planner: which parts of a period rollups can answer, and which only events can.
+
+Pure arithmetic on instants: integer microseconds since the epoch, UTC. Periods are half-open.
+
+A window of a level is taken whole or not at all. It can be taken unless something cuts it: a bound
+of the asked period, or of an asked window, strictly inside it.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from tollgate.metering.rollup import Level
+from tollgate.metering.window import Windows, WindowSize
+
+Span = tuple[int, int]
+EDGES_MAX = 200
+"""More pieces than that are read as one: all from events."""
+_ENUMERATED_MAX = 4000
+_DAY_US = 86_400_000_000
+_MINUTES = {WindowSize.MINUTE: 1, WindowSize.HOUR: 60, WindowSize.DAY: 1440}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Period:
+    """What is asked for of the facts that rollups hold.
+
+    Attributes:
+        low, high: the asked period; None is open.
+        first, last: where those facts are: none before `first`, none at or after `last`.
+        windows: the asked windows; None: one total.
+    """
+
+    low: int | None
+    high: int | None
+    first: int
+    last: int
+    windows: Windows | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiling:
+    """Spans in order of time, none overlapping; together they hold every fact of the period.
+
+    Attributes:
+        tiles: whole windows of the level.
+        edges: what is left for events.
+    """
+
+    tiles: tuple[Span, ...]
+    edges: tuple[Span, ...]
+
+
+def tile(period: Period, level: Level) -> Tiling | None:
+    """Tiles a period by a level; None where the level can't help."""
+    size = level.period_us
+    start, end = period.first - period.first % size, period.last + -period.last % size
+    if period.low is not None:
+        start = max(start, period.low - period.low % size)
+    if period.high is not None:
+        end = min(end, period.high + -period.high % size)
+    if start >= end:
+        return Tiling(tiles=(), edges=())
+    inner = _window_cuts(period.windows, start, end, level)
+    if inner is None:
+        return None
+    bounds = [
+        bound
+        for bound, outside in (
+            # What is not there can't be cut off: a bound beyond all facts cuts nothing.
+            (period.low, period.low is not None and period.low <= period.first),
+            (period.high, period.high is not None and period.high >= period.last),
+        )
+        if bound is not None and not outside
+    ]
+    cut = sorted({at - at % size for at in (*inner, *bounds) if at % size and start <= at < end})
+    edges = tuple(_merged((at, at + size) for at in cut))
+    tiles = tuple(_between(start, end, edges))
+    left = sum(b - a for a, b in edges)
+    if not tiles or len(edges) > EDGES_MAX or left > sum(b - a for a, b in tiles):
+        return None
+    return Tiling(tiles=tiles, edges=tuple(_clipped(edges, period.low, period.high)))
+
+
+def _window_cuts(windows: Windows | None, start: int, end: int, level: Level) -> list[int] | None:
+    """Bounds of asked windows that are no bounds of the level's; None: too many."""
+    if windows is None:
+        return []
+    zone, size = windows.zone, level.period_us
+    changes = zone.changes(start, end)
+    offsets = {zone.offset(start), *(change.offset for change in changes)}
+    plain = not any(offset % size for offset in offsets)
+    minutes = _MINUTES.get(windows.size)
+    if plain and (minutes is None or minutes % level.minutes == 0):
+        # Whole windows of the level make up the asked ones, but where the clock changes.
+        return [change.at for change in changes]
+    if windows.size in (WindowSize.MINUTE, WindowSize.HOUR):
+        return None
+    shortest = _DAY_US if windows.size is WindowSize.DAY else 28 * _DAY_US
+    if (end - start) // shortest > _ENUMERATED_MAX:
+        return None
+    return list(windows.starts_between(start, end))
+
+
+def _merged(spans: Iterable[Span]) -> Iterator[Span]:
+    open_span: Span | None = None
+    for start, end in spans:
+        if open_span is not None and open_span[1] == start:
+            open_span = (open_span[0], end)
+            continue
+        if open_span is not None:
+            yield open_span
+        open_span = (start, end)
+    if open_span is not None:
+        yield open_span
+
+
+def _between(start: int, end: int, edges: Iterable[Span]) -> Iterator[Span]:
+    for low, high in edges:
+        if start < low:
+            yield start, low
+        start = high
+    if start < end:
+        yield start, end
+
+
+def _clipped(spans: Iterable[Span], low: int | None, high: int | None) -> Iterator[Span]:
+    for span_start, span_end in spans:
+        start = span_start if low is None else max(span_start, low)
+        end = span_end if high is None else min(span_end, high)
+        if start < end:
+            yield start, end
