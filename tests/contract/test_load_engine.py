@@ -380,25 +380,3 @@ def test_a_key_that_shares_a_number_with_another_is_its_own(stages: NewStage) ->
         again = Sent(id="b", data='{"n": 1}')
         loader.load([stage.record(2, NOON_US, again, Sent(id="b", data='{"n":2}'))])
         assert stage.outcomes() == {(2, 0): ("duplicate", (1, 0)), (2, 1): ("conflict", (1, 0))}
-
-
-def test_an_event_whose_key_outlived_it_in_a_crash_is_compared_by_its_line(
-    stages: NewStage,
-) -> None:
-    """The other half of it: the same content in other bytes is no conflict then."""
-    with stages() as stage:
-        records = [
-            stage.record(0, NOON_US, Sent(id="a")),
-            stage.record(1, NOON_US, Sent(id="a", data='{ "n" : 1.0 }')),
-        ]
-        stage.clickhouse.fail_at(1, after=True)
-        with pytest.raises(Transient, match="interrupted after"):
-            stage.loader().load(records)
-        stage.clickhouse.command(
-            f"DELETE FROM {DATABASE}.events WHERE log_generation = {{g:UInt32}}",
-            {"g": stage.log.generation},
-        )
-        assert (stage.stored(), stage.claims()) == (set(), {(0, 0)})
-        stage.loader().load(records)
-        assert stage.stored() == stage.claims() == {(0, 0)}
-        assert stage.outcomes() == {(1, 0): ("duplicate", (0, 0))}

@@ -5,6 +5,7 @@ from typing import Any
 
 from tests.schedules.probe import what_counts
 from tests.schedules.reference import Key, Place, Reckoning, facts_of, reckon, value_of
+from tests.schedules.sealing import wrong_seals
 from tests.schedules.truth import Answer
 from tests.schedules.world import World
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
@@ -43,6 +44,13 @@ def check(world: World) -> None:
         _require_equal(f"what counted as of {answered.vector} when asked", answered.counted, then)
         again = what_counts(store, world.namespaces, answered.vector)
         _require_equal(f"what counted as of {answered.vector}, asked again", again, then)
+    if world.control is not None:
+        for problem in wrong_seals(world.control.plain, history, window_us):
+            raise Wrong(problem)
+    for keys in world.probe.now:
+        if not window_us and len(keys) != len(set(keys)):
+            twice = {key for key in keys if keys.count(key) > 1}
+            raise Wrong(f"{twice} counted twice for a while")
     _check_truth(world, expected)
     _check_positions(world)
 

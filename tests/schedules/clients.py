@@ -9,6 +9,7 @@ from tests.schedules.clocks import DAY_US, TrueTime
 from tests.schedules.reference import Key
 from tests.schedules.truth import Answer, Attempt, Item, Truth
 from tollgate.core.clock import datetime_from_us
+from tollgate.core.errors import InvalidInput, Transient
 from tollgate.core.times import format_instant
 from tollgate.events.position import Token
 
@@ -71,7 +72,9 @@ class Client:
             return
         again = self._again
         kind, items = (again.kind, again.items) if again else self._next()
-        attempt = Attempt(number=len(self.truth.attempts), kind=kind, items=items)
+        number = len(self.truth.attempts)
+        name = again.name if again else f"{self.name}-{number}"
+        attempt = Attempt(number=number, name=name, kind=kind, items=items)
         self.truth.attempts.append(attempt)
         self._flying = attempt
         if not again:
@@ -85,7 +88,13 @@ class Client:
         """An answer; too late if it is not waited for any more."""
         if attempt is not self._flying:
             return
+        if isinstance(outcome, InvalidInput):
+            # An amendment of an event that is not loaded yet.
+            self._flying = None
+            attempt.answer = Answer.REFUSED
+            return
         if isinstance(outcome, Exception):
+            assert isinstance(outcome, Transient | ConnectionError), outcome
             self.give_up(attempt)
             return
         self._flying = None

@@ -11,6 +11,7 @@ from tests.schedules.edges import CopyLog, CopyStore
 from tests.schedules.log import SimulatedRecords
 from tests.schedules.options import Options
 from tests.schedules.store import SimulatedStore
+from tests.schedules.turns import WAIT_STEPS
 from tests.schedules.world import NewLog, NewStore, Parts, Unsettled, World
 
 _STEPS_MAX = 6000
@@ -19,6 +20,7 @@ _LOADERS_MAX = 3
 # In 1000 steps.
 _BACK_RATE = 20
 _START_RATE = 100
+_SEAL_RATE = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,8 @@ class Events:
                 self._housekeeping_is_due()
         if ask < _BACK_RATE:
             world.probe.wanted = True
+            if ask < _SEAL_RATE:
+                world.start_sealing()
 
     def _store_goes_away(self) -> None:
         self._world.around.store_away = True
@@ -121,7 +125,8 @@ class Events:
     def _is_quiet(self) -> bool:
         """Whether nothing is on its way to the log: no request and no producer waits for days."""
         world = self._world
-        return not world.network.waiting and all(client.idle for client in world.clients)
+        idle = all(client.idle for client in world.clients)
+        return idle and not world.network.waiting and all(each.idle for each in world.cast.ingests)
 
     def _clock_is_set(self) -> None:
         clock, skew = self._chance.choice(self._world.clocks), self._world.options.skew_us
@@ -143,11 +148,20 @@ class Events:
         if isinstance(records, SimulatedRecords):
             records.skip(self._chance.randrange(records.partitions))
 
+    def _garbage_is_appended(self) -> None:
+        """What is no record is a dead letter, and holds nothing up."""
+        records = self._world.parts.records
+        if not self._world.around.log_away:
+            records.append(self._chance.randrange(records.partitions), [b"no record"])
+
     def _housekeeping_is_due(self) -> None:
         """Every process tends what it loads once an hour."""
         for run in self._world.cast.loaders:
             if run.loader.progress.ready:
                 self._world.start_tending(run)
+
+    def _sealing_is_due(self) -> None:
+        self._world.start_sealing()
 
     def _client_gives_up(self) -> None:
         self._chance.choice(self._world.clients).give_up()
@@ -197,6 +211,7 @@ def run_schedule(options: Options, parts: Parts, kept: frozenset[int] | None = N
             events.happen()
             world.step()
         steps += calm(world)
+        seal_all(world)
         check(world)
         defects.require_none()
     except Exception as found:  # noqa: BLE001 -- whatever it is, the schedule has found it
@@ -225,13 +240,24 @@ def calm(world: World) -> int:
     world.around.store_away = world.around.log_away = world.around.disk_full = False
     for actor in world.cast.actors:
         actor.asleep = False
+    idle = 0
     for step in range(_CALM_STEPS_MAX):
         world.start_missing()
-        if not world.step():
+        idle = 0 if world.step() else idle + 1
+        if idle > WAIT_STEPS:
             world.require_settled()
             return step
     failures = {r.loader.progress.last_failure for r in world.cast.loaders}
     raise Unsettled(f"not settled after {_CALM_STEPS_MAX} steps: {failures}")
+
+
+def seal_all(world: World) -> None:
+    """All hours of events are over, by whatever clock they were sealed before: one more run."""
+    world.parts.time.us += DAY_US
+    world.start_sealing()
+    idle = 0
+    while idle <= WAIT_STEPS:
+        idle = 0 if world.step() else idle + 1
 
 
 def simulated_parts(

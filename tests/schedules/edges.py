@@ -12,16 +12,16 @@ from clickhouse_connect.driver.exceptions import OperationalError
 
 from tests.schedules.faults import Fault, Faults
 from tests.schedules.log import Records
-from tests.schedules.store import SimulatedStore, Store
+from tests.schedules.store import VIEWS, SimulatedStore, Store
 from tests.schedules.turns import Crash, Turn, current_turn, pause
 from tollgate.core.errors import Transient
 from tollgate.platform.clickhouse import ClickHouse
 from tollgate.platform.event_log import Done, StoredRecord
 
 Result = TypeVar("Result")
-_READ = (Fault.LOST, Fault.CRASH_BEFORE)
-_WRITE = (Fault.LOST, Fault.UNKNOWN, Fault.CRASH_BEFORE, Fault.CRASH_AFTER)
-_TWO_PARTS = (*_WRITE, Fault.PART, Fault.REST)
+READ = (Fault.LOST, Fault.CRASH_BEFORE)
+WRITE = (Fault.LOST, Fault.UNKNOWN, Fault.CRASH_BEFORE, Fault.CRASH_AFTER)
+_TWO_PARTS = (*WRITE, Fault.PART, Fault.REST)
 _APPEND = (Fault.LOST, Fault.UNKNOWN, Fault.PART)
 _APPEND_FAR = (*_APPEND, Fault.LATE, Fault.TWICE)
 
@@ -76,6 +76,16 @@ class Edge:
         Raises:
             Transient: the dependency fails. Crash: the copy ends here.
         """
+        fault = self.enter(what, kinds)
+        if parts and fault is not None and fault in parts:
+            parts[fault]()
+            raise Transient(f"simulated: {what} failed halfway")
+        result = effect()
+        self.leave(what, fault)
+        return result
+
+    def enter(self, what: str, kinds: Sequence[Fault]) -> Fault | None:
+        """What comes before a call; gives the fault that comes with or after it."""
         pause()
         if not self.copy.alive:
             raise Crash
@@ -84,15 +94,14 @@ class Edge:
             self._end()
         if fault is Fault.LOST:
             raise Transient(f"simulated: {what} failed")
-        if parts and fault is not None and fault in parts:
-            parts[fault]()
-            raise Transient(f"simulated: {what} failed halfway")
-        result = effect()
+        return fault
+
+    def leave(self, what: str, fault: Fault | None) -> None:
+        """What comes after a call that was done."""
         if fault is Fault.CRASH_AFTER:
             self._end()
         if fault is Fault.UNKNOWN:
             raise Transient(f"simulated: no answer to {what}")
-        return result
 
     def _end(self) -> None:
         self.copy.alive = False
@@ -115,16 +124,16 @@ class CopyStore(ClickHouse):
     ) -> Sequence[Sequence[Any]]:
         def effect() -> Sequence[Sequence[Any]]:
             self._require_here()
-            return self.store.query(sql, parameters or {})
+            return self.store.query(sql, parameters or {}, settings)
 
-        return self.edge.call("query", effect, _READ)
+        return self.edge.call("query", effect, READ)
 
     def command(self, sql: str, parameters: Mapping[str, object] | None = None) -> None:
         def effect() -> None:
             self._require_here()
             self.store.command(sql, parameters or {})
 
-        self.edge.call("command", effect, _WRITE)
+        self.edge.call("command", effect, WRITE)
 
     def insert(self, table: str, columns: Sequence[str], rows: bytes) -> None:
         def effect() -> None:
@@ -132,7 +141,7 @@ class CopyStore(ClickHouse):
             self._require_room()
             self.write(table, columns, rows)
 
-        kinds = _TWO_PARTS if table == "events" else _WRITE
+        kinds = _TWO_PARTS if table in VIEWS else WRITE
         self.edge.call(f"insert into {table}", effect, kinds, self._parts(table, columns, rows))
 
     def write(self, table: str, columns: Sequence[str], rows: bytes) -> None:
@@ -142,7 +151,7 @@ class CopyStore(ClickHouse):
     def _parts(
         self, table: str, columns: Sequence[str], rows: bytes
     ) -> Mapping[Fault, Callable[[], object]]:
-        """An insert and what a view makes of it are not one step."""
+        """An insert and what views make of it are not one step."""
         store = self.store
         if not isinstance(store, SimulatedStore):
             # The real engine can't be told to do a part: all of it, or nothing.
@@ -151,14 +160,10 @@ class CopyStore(ClickHouse):
                 Fault.REST: lambda: None,
             }
 
-        def events_only() -> None:
-            store.write_only(table, store.read_rows(table, columns, rows))
-
-        def keys_only() -> None:
-            read = store.read_rows(table, columns, rows)
-            store.write_only("event_keys", store.keys_of(read))
-
-        return {Fault.PART: events_only, Fault.REST: keys_only}
+        return {
+            Fault.PART: lambda: store.insert_one(table, columns, rows, 0),
+            Fault.REST: lambda: store.insert_one(table, columns, rows, -1),
+        }
 
     def client(self) -> Client:
         return cast("Client", self)
@@ -167,7 +172,7 @@ class CopyStore(ClickHouse):
     def query_np_stream(self, sql: str, parameters: Mapping[str, object]) -> Iterator[Any]:
         """Part of the client's face that `rebuild` uses."""
         # A thread of the loader's own may ask: it has no turns, and the copy can't end in it.
-        kinds = _READ if current_turn() else (Fault.LOST,)
+        kinds = READ if current_turn() else (Fault.LOST,)
 
         def effect() -> Any:
             self._require_here()
@@ -283,16 +288,27 @@ class CopyLog:
         return self.records.partitions
 
     def submit(self, partition: int, values: Sequence[bytes], done: Done) -> None:
+        answers: list[int | Exception] = []
+        turn = current_turn()
         self.network.send(
-            Submission(copy=self.edge.copy, partition=partition, values=list(values), done=done)
+            Submission(
+                copy=self.edge.copy,
+                partition=partition,
+                values=list(values),
+                done=done if turn is None else answers.append,
+            )
         )
+        if turn is not None:
+            # A thread would wait for the answer, a loop goes on.
+            pause(lambda: bool(answers))
+            done(answers[0])
 
     def read(self, partition: int, after: int, bytes_max: int) -> list[StoredRecord]:
         def effect() -> list[StoredRecord]:
             self._require_here()
             return self.records.read(partition, after, bytes_max)
 
-        return self.edge.call("read", effect, _READ)
+        return self.edge.call("read", effect, READ)
 
     def wait(
         self, partition: int, after: int, seconds: float
@@ -302,10 +318,10 @@ class CopyLog:
         return bool(history) and history[-1].offset > after
 
     def end(self, partition: int) -> int:
-        return self.edge.call("end", lambda: self.records.end(partition), _READ)
+        return self.edge.call("end", lambda: self.records.end(partition), READ)
 
     def released(self, partition: int) -> int:
-        return self.edge.call("released", lambda: self.records.released(partition), _READ)
+        return self.edge.call("released", lambda: self.records.released(partition), READ)
 
     def release(self, partition: int, through: int) -> None:
         kinds = (Fault.CRASH_BEFORE, Fault.CRASH_AFTER)

@@ -2,22 +2,21 @@
 
 import json
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any
 
 from tests.schedules.clocks import WorldClock
-from tests.schedules.edges import CopyLog, Edge
+from tests.schedules.edges import CopyLog, CopyStore, Edge
 from tests.schedules.truth import Item
-from tests.schedules.turns import StepLoop
-from tollgate.core.errors import Transient
-from tollgate.events.correction import Action, Request, encode_correction, encode_key
-from tollgate.events.event import Arrival
-from tollgate.events.faults import read_event
-from tollgate.events.identity import key_hash, key_prefix, partition_of
+from tests.schedules.turns import StepLoop, Turn
+from tollgate.core.errors import TollgateError, Transient
+from tollgate.events.correction import Action
+from tollgate.events.correction_request import Item as Asked
+from tollgate.events.correction_request import correct
 from tollgate.events.ingest import Accepted, Ingest, IngestLimits
 from tollgate.events.position import Token
-from tollgate.events.record import CORRECTIONS_VERSION, Encoded, Group, encode_record
-from tollgate.platform.event_log import EventLog
+from tollgate.platform.event_log import EventLog, OneLayout
+from tollgate.platform.parts import Parts, open_clickhouse, open_layouts
+from tollgate.platform.settings import Settings
 
 Heard = Callable[[Token | Exception], None]
 TYPE, SUBJECT = "use", "someone"
@@ -38,6 +37,11 @@ class IngestCopy:
     @property
     def runnable(self) -> bool:
         return self.edge.copy.alive and self.loop.runnable
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing that it would still send to the log."""
+        return not self.loop.runnable and not self._ingest.pending_bytes
 
     def send(self, items: Sequence[Item], heard: Heard, *, at_once: bool) -> None:
         """Sends a request; `heard` gets its answer unless the copy ends before."""
@@ -85,51 +89,41 @@ def _event_json(item: Item) -> str:
 
 
 class CorrectionCopy:
-    """Appends corrections, as the API does: one request, a record for each partition."""
+    """Takes corrections as the API does: one process, a thread for each request."""
 
-    def __init__(self, edge: Edge, log: CopyLog, clock: WorldClock) -> None:
+    def __init__(self, edge: Edge, store: CopyStore, log: CopyLog, clock: WorldClock) -> None:
         self.edge = edge
-        self._log = log
-        self._clock = clock
+        self.asked: list[Heard] = []
+        self._parts = Parts(Settings(), clock)
+        self._parts._made |= {open_clickhouse: store, open_layouts: OneLayout(log)}
 
-    def send(self, action: Action, number: int, items: Sequence[Item], heard: Heard) -> None:
-        """Sends a request; `heard` gets its answer."""
-        arrival = Arrival(
-            namespace=items[0].key[0], received_us=self._clock.now_us(), event_bytes_max=1 << 20
-        )
-        split: dict[int, list[Encoded]] = {}
-        for item in items:
-            line = _correction(arrival, action, f"{number}", item)
-            partition = partition_of(line.key_hash, self._log.partitions)
-            split.setdefault(partition, []).append(line)
-        offsets: dict[int, int] = {}
-        failures: list[Exception] = []
+    def send(self, action: Action, name: str, items: Sequence[Item], heard: Heard) -> Turn:
+        """Sends a request; `heard` gets its answer unless the copy ends before."""
+        self.asked.append(heard)
 
-        def done(partition: int, outcome: int | Exception) -> None:
-            if isinstance(outcome, Exception):
-                failures.append(outcome)
-            else:
-                offsets[partition] = outcome
-            if len(offsets) + len(failures) == len(split):
-                token = Token(generation=self._log.generation, offsets=offsets)
-                heard(failures[0] if failures else token)
+        def work() -> None:
+            outcome: Token | Exception
+            try:
+                asked = [_correction(action, name, item) for item in items]
+                outcome = correct(self._parts, items[0].key[0], "me", asked).token
+            except TollgateError as problem:
+                outcome = problem
+            self.asked.remove(heard)
+            heard(outcome)
 
-        for partition, lines in split.items():
-            group = Group(arrival.namespace, arrival.received_us, lines)
-            record = encode_record([group], CORRECTIONS_VERSION)
-            self._log.submit(partition, [record], partial(done, partition))
+        turn = Turn(f"{self.edge.copy.name} {name}", work)
+        self.edge.copy.turns.append(turn)
+        return turn
+
+    def end(self) -> list[Heard]:
+        """The process is gone; gives whoever waits for an answer of it."""
+        asked, self.asked = self.asked, []
+        return asked
 
 
-def _correction(arrival: Arrival, action: Action, name: str, item: Item) -> Encoded:
-    namespace, source, event_id = item.key
-    request = Request(
-        correction=name, operation="", action=action, reason="because", actor="me", content=""
+def _correction(action: Action, name: str, item: Item) -> Asked:
+    _, source, event_id = item.key
+    event = _event_json(item).encode() if action == "amend" else b""
+    return Asked(
+        action=action, source=source, id=event_id, reason="because", correction=name, event=event
     )
-    if action == "void":
-        hashed = key_hash(key_prefix(namespace), source, event_id)
-        event = encode_key((namespace, source, event_id), arrival.received_text, hashed)
-    else:
-        read = read_event(_event_json(item).encode(), arrival, None)
-        assert isinstance(read, Encoded)
-        event = read
-    return encode_correction(request, event)

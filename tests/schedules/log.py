@@ -119,7 +119,8 @@ class SimulatedRecords:
         return found
 
     def end(self, partition: int) -> int:
-        return self._ends[partition]
+        kept = self._history[partition]
+        return kept[-1].offset if kept else -1
 
     def released(self, partition: int) -> int:
         return self._released[partition]

@@ -25,6 +25,7 @@ class Options:
         record_bytes_max: small, so that a request may need several records.
         log_bytes_max: of what is not loaded; embedded, more is refused.
         events_max: of a load batch.
+        seals: whether hours are sealed meanwhile.
         skew_us: how far clocks may be apart.
     """
 
@@ -39,6 +40,7 @@ class Options:
     record_bytes_max: int
     log_bytes_max: int
     events_max: int
+    seals: bool
     skew_us: int
 
 
@@ -58,5 +60,6 @@ def options_of(seed: int) -> Options:
         record_bytes_max=chance.choice((700, 1500, 1 << 20)),
         log_bytes_max=chance.choice((2000, 1 << 20)),
         events_max=chance.choice((1, 3, 20)),
+        seals=chance.random() < 0.25,
         skew_us=chance.choice((0, 5, 600, 12 * 3600)) * SECOND_US,
     )

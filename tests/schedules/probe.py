@@ -7,7 +7,7 @@ from tests.schedules.reference import Key, Place
 from tests.schedules.turns import pause
 from tollgate.core.errors import Transient
 from tollgate.events.as_of import vector_now
-from tollgate.events.facts import counting, within
+from tollgate.events.facts import UNCORRECTED, counting, has_corrections, within
 from tollgate.events.position import Token
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
@@ -32,6 +32,7 @@ class Probe:
         self._namespaces = namespaces
         self.wanted = False
         self.answers: list[Answered] = []
+        self.now: list[list[Key]] = []
 
     def run(self) -> None:
         """For ever."""
@@ -41,9 +42,11 @@ class Probe:
             try:
                 vector = vector_now(self._clickhouse)
                 counted = what_counts(self._clickhouse, self._namespaces, vector)
+                self.answers.append(Answered(vector=vector, counted=counted))
+                now = what_counts(self._clickhouse, self._namespaces)
             except Transient:
                 continue
-            self.answers.append(Answered(vector=vector, counted=counted))
+            self.now.append([key for key, _ in now.values()])
 
 
 def what_counts(
@@ -52,11 +55,14 @@ def what_counts(
     """By place what counts, now or as of a vector."""
     counted: Counted = {}
     known = f" AND {within(vector)}" if vector is not None else ""
-    sql = (
-        f"SELECT {_COLUMNS} FROM {DATABASE}.events FINAL WHERE {_OF_NAMESPACE}{known}"
-        f" AND {counting('{namespace:String}', vector=vector)}"
-    )
     for namespace in namespaces:
+        corrected = UNCORRECTED
+        if has_corrections(clickhouse, namespace):
+            corrected = counting("{namespace:String}", vector=vector)
+        sql = (
+            f"SELECT {_COLUMNS} FROM {DATABASE}.events FINAL"
+            f" WHERE {_OF_NAMESPACE}{known} AND {corrected}"
+        )
         for row in clickhouse.query(sql, {"namespace": namespace}):
             place: Place = (row[0], row[1], row[2])
             assert place not in counted, f"{place} counts twice"

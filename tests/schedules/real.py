@@ -19,7 +19,8 @@ import numpy.typing as npt
 from tests.schedules.clocks import TrueTime, WorldClock
 from tests.schedules.options import Options
 from tests.schedules.runner import NewParts
-from tests.schedules.store import Rows, SimulatedStore, tables
+from tests.schedules.schema import schema
+from tests.schedules.store import Rows, SimulatedStore
 from tests.schedules.world import Parts
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 from tollgate.platform.clickhouse_schema import migrate_clickhouse
@@ -43,8 +44,13 @@ class RealStore:
     def _call(self, work: Callable[[], Result]) -> Result:
         return self._caller.submit(work).result()
 
-    def query(self, sql: str, parameters: Mapping[str, object]) -> Rows:
-        return self._call(lambda: self._clickhouse.query(sql, parameters))
+    def query(
+        self,
+        sql: str,
+        parameters: Mapping[str, object],
+        settings: Mapping[str, object] | None = None,
+    ) -> Rows:
+        return self._call(lambda: self._clickhouse.query(sql, parameters, settings))
 
     def command(self, sql: str, parameters: Mapping[str, object]) -> None:
         self._call(lambda: self._clickhouse.command(sql, parameters))
@@ -62,7 +68,7 @@ class RealStore:
 
     def clear(self) -> None:
         """Empties all tables."""
-        for table in tables():
+        for table in [name for name, each in schema().tables.items() if each.keeps]:
             self.command(f"TRUNCATE TABLE {DATABASE}.{table}", {})
 
     def close(self) -> None:
@@ -79,8 +85,14 @@ class MirroredStore:
         self._real = real
         self.answers = 0
 
-    def query(self, sql: str, parameters: Mapping[str, object]) -> Rows:
-        found, expected = self._simulated.query(sql, parameters), self._real.query(sql, parameters)
+    def query(
+        self,
+        sql: str,
+        parameters: Mapping[str, object],
+        settings: Mapping[str, object] | None = None,
+    ) -> Rows:
+        found = self._simulated.query(sql, parameters)
+        expected = self._real.query(sql, parameters, settings)
         self.answers += 1
         assert _alike(found) == _alike(expected), (sql, parameters, found, expected)
         return expected

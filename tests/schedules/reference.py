@@ -22,13 +22,23 @@ Vector = Mapping[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """A line of the log. `action`: "" for an event; `time`: None if the client gave none."""
+    """A line of the log.
+
+    Attributes:
+        place, appended_us: where and when.
+        name, action: of a correction its id and what it does; "" of an event.
+        key, subject, data: of it.
+        time: None if the client gave none.
+        time_us: event time, in microseconds since the epoch.
+    """
 
     place: Place
     appended_us: int
+    name: str
     action: str
     key: Key
     time: str | None
+    time_us: int
     subject: str
     data: str
 
@@ -40,6 +50,7 @@ class KeyHistory:
     claim: Fact | None = None
     current: Place | None = None
     voids: int = 0
+    decided: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,12 +59,14 @@ class Reckoning:
 
     Attributes:
         counting: by place the key and the data of what counts.
+        times: by namespace and place the event time of what counts, in microseconds.
         claims: places of events that claimed a key, with the times of their records.
         outcomes: of the other events, with the place of the claim.
         ledger: by partition and offset: accepted, stored, duplicate, conflict, dead, corrections.
     """
 
     counting: dict[Place, tuple[Key, str]] = field(default_factory=dict)
+    times: dict[tuple[str, Place], int] = field(default_factory=dict)
     claims: dict[Place, int] = field(default_factory=dict)
     outcomes: dict[Place, tuple[str, Place]] = field(default_factory=dict)
     ledger: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
@@ -108,7 +121,7 @@ def _take(found: Reckoning, known: KeyHistory, fact: Fact, window_us: int) -> st
         if known.voids:
             known.current, known.voids = None, 0
         else:
-            found.counting[fact.place] = (fact.key, fact.data)
+            _count(found, fact)
         return "stored"
     same = (
         claim.subject == fact.subject
@@ -121,15 +134,24 @@ def _take(found: Reckoning, known: KeyHistory, fact: Fact, window_us: int) -> st
 
 
 def _correct(found: Reckoning, known: KeyHistory, fact: Fact) -> None:
+    if fact.name in known.decided:
+        return
+    known.decided.add(fact.name)
     if known.claim is None:
         known.voids += fact.action == "void"
         return
     if known.current is not None:
         del found.counting[known.current]
+        del found.times[fact.key[0], known.current]
     known.current = None
     if fact.action == "amend":
         known.current = fact.place
-        found.counting[fact.place] = (fact.key, fact.data)
+        _count(found, fact)
+
+
+def _count(found: Reckoning, fact: Fact) -> None:
+    found.counting[fact.place] = (fact.key, fact.data)
+    found.times[fact.key[0], fact.place] = fact.time_us
 
 
 @cache
@@ -150,15 +172,17 @@ def _read(partition: int, stored: StoredRecord) -> Iterator[Fact]:
     record = decode_record(stored.value)
     for index, line in enumerate(record.lines.splitlines()):
         members = json.loads(b"[" + line)
-        action = ""
+        name = action = ""
         if record.version == CORRECTIONS_VERSION:
-            action = members[3]
-            del members[1:6]
+            name, action = members[1], members[3]
+            del members[1:8]
         yield Fact(
             place=(partition, stored.offset, index),
             appended_us=stored.appended_us,
+            name=name,
             action=action,
             key=(members[1], members[2], members[3]),
+            time_us=int(members[4].replace(".", "") or 0),
             time=members[4] if members[5] else None,
             subject=f"{members[8]} {members[9]}",
             data=members[13],

@@ -6,9 +6,7 @@ import sys
 from tests.schedules.runner import first_failure, report, run_all, shrink
 from tests.support.server import ROOT
 
-SCHEDULES = 500
-# Of different kinds: embedded and not, one partition and three, with and without a window.
-MIRRORED = (2, 3)
+SCHEDULES = 300
 
 
 def test_every_schedule_counts_what_was_accepted() -> None:
@@ -26,13 +24,12 @@ def test_the_same_schedules_on_real_parts() -> None:
 
     In a process of its own: the engine has one data folder, which the other tests share.
     """
-    for seed in MIRRORED:
-        ran = subprocess.run(
-            [sys.executable, "-m", "tests.schedules", "--mirrored", "--seed", str(seed)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=100,
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.schedules", "--mirrored", "--seed", "6", "--count", "2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -14,6 +14,7 @@ class Answer(Enum):
 
     ACCEPTED = "acknowledged"
     UNKNOWN = "503, no answer, or not waited for"
+    REFUSED = "4xx: nothing was stored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +37,18 @@ _SPELLINGS = ('{"n":%d}', '{ "n" : %d.0 }', '{"n":%de0}')
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
-    """A request as it was sent once."""
+    """A request as it was sent once.
+
+    Attributes:
+        number: of the attempt.
+        name: of what is sent; of a correction its id, the same when it is sent again.
+        kind, items: what is asked for.
+        answer: what was heard; None: nothing yet.
+        token: the position that came with it.
+    """
 
     number: int
+    name: str
     kind: Literal["events", "void", "amend"]
     items: Sequence[Item]
     answer: Answer | None = None
@@ -78,7 +88,7 @@ def _allowed(sent: Sequence[tuple[Attempt, Item]]) -> set[int | None]:
         claims.add(None)
     counts, whenever = claims, set[int | None]()
     for attempt, item in sent:
-        if attempt.kind != "events":
+        if attempt.kind != "events" and attempt.answer is not Answer.REFUSED:
             effect = item.n if attempt.kind == "amend" else None
             if attempt.answer is Answer.ACCEPTED:
                 counts = {effect}

@@ -18,6 +18,7 @@ class Crash(BaseException):
     """The process of a copy ends here: nothing of ours may catch it."""
 
 
+WAIT_STEPS = 10
 _own = threading.local()
 
 
@@ -104,10 +105,15 @@ class Turn:
 
 
 class TurnEvent(threading.Event):
-    """An event that takes no time: who waits gives the turn back once."""
+    """An event that takes no time: who waits for it is not runnable for some steps of others."""
+
+    def __init__(self, steps: Callable[[], int]) -> None:
+        super().__init__()
+        self._steps = steps
 
     def wait(self, timeout: float | None = None) -> bool:  # tidy: allow-float -- a wait
-        pause()
+        due = self._steps() + WAIT_STEPS
+        pause(lambda: self._steps() >= due or self.is_set())
         return self.is_set()
 
 

@@ -13,6 +13,7 @@ from tests.schedules.ingesting import CorrectionCopy, IngestCopy
 from tests.schedules.log import Records
 from tests.schedules.options import Options
 from tests.schedules.probe import Probe
+from tests.schedules.sealing import ControlPlane, new_sealer, run_sealer
 from tests.schedules.store import Store
 from tests.schedules.truth import Attempt, Truth
 from tests.schedules.turns import Turn, TurnEvent, TurnLock
@@ -83,7 +84,9 @@ class Cast:
     """Who is at work now."""
 
     ingests: list[IngestCopy] = field(default_factory=list)
+    corrections: list[CorrectionCopy] = field(default_factory=list)
     loaders: list[LoaderRun] = field(default_factory=list)
+    sealing: list[Copy] = field(default_factory=list)
     actors: list[Actor] = field(default_factory=list)
 
 
@@ -98,15 +101,14 @@ class World:
         self.truth = Truth()
         self.trace: list[str] = []
         self.days_due = 0
+        self.steps = 0
         self.chance = random.Random(f"turns {options.seed}")
         self.network = Network(parts.records, self.faults, self.around)
         self.cast = Cast()
         self._copies = 0
         self.clocks: list[WorldClock] = [parts.clock]
         self.clients = [self._client(number) for number in range(options.clients)]
-        copy = Copy(name="corrections")
-        edge = Edge(copy, self.faults, self.around)
-        self.corrections = CorrectionCopy(edge, parts.new_log(edge, self.network), self._clock())
+        self.control = ControlPlane() if options.seals else None
         self.probe = self._start_probe()
         self.start_missing()
 
@@ -171,10 +173,13 @@ class World:
             if not self.cast.ingests:
                 copy = self.new_copy("host")
                 self.start_ingest(copy)
+                self.start_corrections(copy)
                 self.start_loader(copy, 0)
             return
         while len(self.cast.ingests) < wanted:
             self.start_ingest(self.new_copy("ingest"))
+        if not self.cast.corrections:
+            self.start_corrections(self.new_copy("corrections"))
         if missing:
             copy = self.new_copy("load")
             for partition in missing:
@@ -196,6 +201,12 @@ class World:
         self._add_actor(copy.name, started.loop.step, lambda: started.runnable, started)
         self.note(f"{copy.name} starts")
 
+    def start_corrections(self, copy: Copy) -> None:
+        edge = Edge(copy, self.faults, self.around)
+        store = self.parts.new_store(edge, self.parts.store)
+        log = self.parts.new_log(edge, self.network)
+        self.cast.corrections.append(CorrectionCopy(edge, store, log, self._clock()))
+
     def start_loader(self, copy: Copy, partition: int) -> None:
         edge = Edge(copy, self.faults, self.around)
         store = self.parts.new_store(edge, self.parts.store)
@@ -214,7 +225,7 @@ class World:
             clock=self._clock(),
         )
         loader.gate = cast("Any", TurnLock())
-        stop = TurnEvent()
+        stop = TurnEvent(lambda: self.steps)
         name = f"{copy.name} partition {partition}"
         turn = Turn(name, lambda: loader.run(stop))
         copy.turns.append(turn)
@@ -222,6 +233,20 @@ class World:
         self.cast.loaders.append(run)
         self._add_actor(name, turn.step, lambda: turn.runnable, run)
         self.note(f"{name} starts")
+
+    def start_sealing(self) -> None:
+        """A run of a process that seals; another may be on its way."""
+        if self.control is None:
+            return
+        copy = self.new_copy("seal")
+        edge = Edge(copy, self.faults, self.around)
+        store = self.parts.new_store(edge, self.parts.store)
+        log = self.parts.new_log(edge, self.network)
+        sealer = new_sealer(edge, (store, log), self.control.open(edge), self._clock())
+        turn = Turn(copy.name, lambda: run_sealer(sealer, self.note))
+        copy.turns.append(turn)
+        self.cast.sealing.append(copy)
+        self._add_actor(copy.name, turn.step, lambda: turn.runnable, copy)
 
     def start_tending(self, run: LoaderRun) -> None:
         """Housekeeping of a loader, in a thread of its own."""
@@ -242,13 +267,17 @@ class World:
         """A process is gone: whoever waits for it hears nothing."""
         copy.kill()
         self.note(f"{copy.name} is dead")
-        gone: list[object] = [run for run in self.cast.loaders if run.copy is copy]
-        for ingest in [each for each in self.cast.ingests if each.edge.copy is copy]:
-            gone.append(ingest)
-            for heard in ingest.end():
+        cast = self.cast
+        gone: list[object] = [copy, *(run for run in cast.loaders if run.copy is copy)]
+        servers: list[IngestCopy | CorrectionCopy] = [*cast.ingests, *cast.corrections]
+        for asked in [each for each in servers if each.edge.copy is copy]:
+            gone.append(asked)
+            for heard in asked.end():
                 heard(ConnectionError("simulated: connection reset"))
-        self.cast.loaders = [run for run in self.cast.loaders if run.copy is not copy]
-        self.cast.ingests = [each for each in self.cast.ingests if each.edge.copy is not copy]
+        cast.sealing = [each for each in cast.sealing if each is not copy]
+        cast.loaders = [run for run in cast.loaders if run.copy is not copy]
+        cast.ingests = [each for each in cast.ingests if each.edge.copy is not copy]
+        cast.corrections = [each for each in cast.corrections if each.edge.copy is not copy]
         self.cast.actors = [each for each in self.cast.actors if each.owner not in gone]
 
     @property
@@ -256,6 +285,8 @@ class World:
         """Processes that are alive."""
         found = [run.copy for run in self.cast.loaders]
         found += [each.edge.copy for each in self.cast.ingests]
+        found += [each.edge.copy for each in self.cast.corrections]
+        found += self.cast.sealing
         return list({copy.name: copy for copy in found}.values())
 
     # Steps
@@ -268,7 +299,11 @@ class World:
             heard(outcome)
 
         if attempt.kind != "events":
-            self.corrections.send(attempt.kind, attempt.number, attempt.items, hear)
+            if not self.cast.corrections:
+                return False
+            asked = self.cast.corrections[0]
+            turn = asked.send(attempt.kind, attempt.name, attempt.items, hear)
+            self._add_actor(turn.name, turn.step, lambda: turn.runnable, asked)
             return True
         if not self.cast.ingests:
             return False
@@ -278,6 +313,8 @@ class World:
 
     def step(self) -> bool:
         """One of all that can takes a step; False if nobody can."""
+        # Time passes without anybody, too: who waits for a while may be the only one.
+        self.steps += 1
         due = self.network.due
         ready = [each for each in self.cast.actors if not each.asleep and each.runnable()]
         weights = [actor.weight for actor in ready] + [_NETWORK_WEIGHT] * len(due)
@@ -334,6 +371,8 @@ class World:
         for copy in self.copies:
             self.end(copy)
         self.asking.kill()
+        if self.control is not None:
+            self.control.close()
 
 
 def _last_offset(records: Records, partition: int) -> int:
