@@ -148,6 +148,12 @@ class Events:
         if isinstance(records, SimulatedRecords):
             records.skip(self._chance.randrange(records.partitions))
 
+    def _garbage_is_appended(self) -> None:
+        """What is no record is a dead letter, and holds nothing up."""
+        records = self._world.parts.records
+        if not self._world.around.log_away:
+            records.append(self._chance.randrange(records.partitions), [b"no record"])
+
     def _housekeeping_is_due(self) -> None:
         """Every process tends what it loads once an hour."""
         for run in self._world.cast.loaders:
