@@ -29,7 +29,7 @@ class Rollups:
 
     def build(self, meters: Sequence[Meter]) -> None:
         """Build and merge, as the function does, by as many threads as there are processors."""
-        limits = RollupLimits(threads=2)
+        limits = RollupLimits(threads=2, events_min=0)
         roll_up = RollUp(self._clickhouse, self._store, lambda: meters, SystemClock(), limits)
         roll_up.build(_NEVER)
         roll_up.compact(_NEVER)

@@ -24,7 +24,10 @@ class House:
     def roll_up(self, *, events_max: int = 1_000_000, first_tier_cells: int = 10_000) -> RollUp:
         """One process's."""
         limits = RollupLimits(
-            events_max=events_max, grace=timedelta(0), first_tier_cells=first_tier_cells
+            events_max=events_max,
+            events_min=0,
+            grace=timedelta(0),
+            first_tier_cells=first_tier_cells,
         )
         return RollUp(self.clickhouse, self.store, lambda: self.meters, self.clock, limits)
 

@@ -136,7 +136,8 @@ def answer_query(
         statement.parameters,
         FINAL_SETTINGS | {"max_execution_time": bounds.seconds_max},
     )
-    found = [_row(statement, row, windows) for row in rows]
+    bounds_of: dict[int, tuple[datetime, datetime]] = {}
+    found = [_row(statement, row, windows, bounds_of) for row in rows]
     return _paged(meter, asked, found, source, bounds, page)
 
 
@@ -314,8 +315,13 @@ def _is_pending(clickhouse: ClickHouse, statement: Statement, tail: Tail) -> boo
     return bool(rows)
 
 
-def _row(statement: Statement, row: Sequence[Any], windows: Windows | None) -> QueryRow:
-    """One row of the answer from one of the engine's."""
+def _row(
+    statement: Statement,
+    row: Sequence[Any],
+    windows: Windows | None,
+    known: dict[int, tuple[datetime, datetime]],
+) -> QueryRow:
+    """One row of the answer from one of the engine's; `known` are the windows of rows before."""
     asked = statement.asked
     start_us, *rest = row
     groups = dict(zip(statement.groups, rest[: len(statement.groups)], strict=True))
@@ -324,7 +330,9 @@ def _row(statement: Statement, row: Sequence[Any], windows: Windows | None) -> Q
         start = asked.start or _minute(datetime_from_us(first_us))
         end = asked.end or _minute(datetime_from_us(last_us)) + timedelta(minutes=1)
     else:
-        start, end = windows.bounds(int(start_us))
+        if start_us not in known:
+            known[start_us] = windows.bounds(int(start_us))
+        start, end = known[start_us]
     return QueryRow(
         value=_decimal(statement.meter.aggregation, quantity),
         start=start,

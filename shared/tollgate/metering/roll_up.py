@@ -24,7 +24,7 @@ from tollgate.metering.slices import Slice, next_slice
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
 _log = logging.getLogger(__name__)
-MERGED_MIN = 8
+MERGED_MIN = 4
 """So many segments of about one size become one."""
 _WRITING_MAX = timedelta(hours=1)
 Key = tuple[str, str]
@@ -37,17 +37,21 @@ class RollupLimits:
 
     Attributes:
         events_max: events in one slice.
+        events_min: fewer wait for more, since each segment costs queries about a millisecond.
+        wait: but no longer than this.
         memory_bytes_max: of one statement; beyond, it works on disk.
         threads: of one statement.
         grace: how long a dead segment stays for queries that read it.
-        first_tier_cells: segments of up to so many cells are of one size; of the next, 8 times.
+        first_tier_cells: segments of up to so many cells are of one size; of the next, 4 times.
     """
 
     events_max: int = 1_000_000
+    events_min: int = 100_000
+    wait: timedelta = timedelta(minutes=10)
     memory_bytes_max: int = 1 << 30
     threads: int = 1
     grace: timedelta = timedelta(minutes=15)
-    first_tier_cells: int = 10_000
+    first_tier_cells: int = 200_000
 
 
 class RollUp:
@@ -107,6 +111,10 @@ class RollUp:
                 if waiting and vector is not None:
                     self._store.advance(waiting, vector, None, ready=True)
                 continue
+            if part.events < self._limits.events_min and all(each.ready for each in group):
+                age_us = self._clock.now_us() - part.oldest_us
+                if age_us < self._limits.wait // timedelta(microseconds=1):
+                    continue
             of_meter = {each.id: meters[each.meter_id, each.digest] for each in group}
             written = self._write(part, of_meter)
             self._store.advance(group, part.end, written, ready=part.is_last)

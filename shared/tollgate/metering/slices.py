@@ -16,12 +16,16 @@ class Slice:
         start: None: the beginning of all.
         end: of the ledger.
         is_last: whether the ledger ended there.
+        events: about how many it has, corrections included, if it is the last; else more.
+        oldest_us: when the first of its records was appended.
         appended: SQL, a condition on `appended_at` that all of its records meet.
     """
 
     start: Token | None
     end: Token
     is_last: bool
+    events: int
+    oldest_us: int
     appended: str
 
 
@@ -61,6 +65,8 @@ def next_slice(clickhouse: ClickHouse, start: Token | None, events_max: int) -> 
         start=start,
         end=Token(generation=generation, offsets=known | {row[0]: row[1] for row in ends}),
         is_last=generation == sizes[-1][0] and all(last == whole for _, last, _, _, whole in ends),
+        events=sum(int(row[1]) for row in sizes),
+        oldest_us=min(times),
         appended=f"appended_at BETWEEN {at_sql(min(times))} AND {at_sql(max(times))}",
     )
 

@@ -270,18 +270,17 @@ class Statement:
         start = (
             windows.sql_of_instant(f"toInt64(minute) * {MINUTE_US}") if windows else "toInt64(0)"
         )
-        names = [*self.key_columns, *self.value.cell_columns()]
-        inner = ["minute", *self.value.cell_columns()]
         first = last = "toInt64(0)"
         if self._needs_extent:
-            inner += ["first_minute", "last_minute"]
-            first, last = (f"(toInt64(minute) + {each}) * {MINUTE_US}" for each in inner[-2:])
+            first, last = (
+                f"(toInt64(minute) + {each}_minute) * {MINUTE_US}" for each in ("first", "last")
+            )
+        columns = [*self._group_columns, *self.value.cell_columns()]
         return (
-            f"SELECT {', '.join(names)}, {first} AS first_us, {last} AS last_us"
-            f" FROM (SELECT {', '.join([f'{start} AS window_start', *self._group_columns, *inner])}"
-            f" FROM (SELECT {', '.join([*inner, 'subject', *dimensions])}"
-            f" FROM {DATABASE}.rollup_cells WHERE {self._cell_conditions(source)})"
-            f" WHERE {self._having})"
+            f"{'WITH ' if dimensions else ''}{', '.join(dimensions)}"
+            f" SELECT {', '.join([f'{start} AS window_start', *columns])},"
+            f" {first} AS first_us, {last} AS last_us FROM {DATABASE}.rollup_cells"
+            f" WHERE {self._cell_conditions(source)} AND {self._having}"
         )
 
     def _cell_conditions(self, source: FromRollups) -> str:

@@ -1,0 +1,192 @@
+"""The planner against a table by hand: what whole windows of a level cover, and what is left."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tollgate.core.clock import us_from_datetime
+from tollgate.metering.plan import Period, Span, Tiling, tile
+from tollgate.metering.rollup import HOUR, MINUTE, QUARTER, SUBJECT_DAY, Level
+from tollgate.metering.window import Windows, WindowSize, zone
+
+Times = tuple[str, str]
+
+
+def at(text: str) -> int:
+    """`01 06:30` is 06:30 UTC on the first of November 2026."""
+    moment = datetime.strptime("2026-11-" + text, "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
+    return us_from_datetime(moment)
+
+
+def spans(*times: Times) -> tuple[Span, ...]:
+    return tuple((at(start), at(end)) for start, end in times)
+
+
+def period(
+    low: str | None, high: str | None, window: WindowSize | None = None, name: str = "UTC"
+) -> Period:
+    """Of facts from the 2nd 10:00 up to the 6th 15:00."""
+    return Period(
+        low=None if low is None else at(low),
+        high=None if high is None else at(high),
+        first=at("02 10:00"),
+        last=at("06 15:00"),
+        windows=window and Windows(size=window, zone=zone(name)),
+    )
+
+
+NY, KOLKATA, LORD_HOWE = "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe"
+DAY, MONTH = WindowSize.DAY, WindowSize.MONTH
+BY_HAND: list[tuple[str, Period, Level, list[Times], list[Times]]] = [
+    (
+        "all of it",
+        period(None, None),
+        SUBJECT_DAY,
+        [("02 00:00", "07 00:00")],
+        [],
+    ),
+    (
+        "bounds of days",
+        period("03 00:00", "05 00:00"),
+        SUBJECT_DAY,
+        [("03 00:00", "05 00:00")],
+        [],
+    ),
+    (
+        "bounds within days are edges, as far as they are asked for",
+        period("03 06:30", "06 10:00"),
+        SUBJECT_DAY,
+        [("04 00:00", "06 00:00")],
+        [("03 06:30", "04 00:00"), ("06 00:00", "06 10:00")],
+    ),
+    (
+        "bounds beyond all facts cut nothing",
+        period("02 09:00", "06 16:00"),
+        SUBJECT_DAY,
+        [("02 00:00", "07 00:00")],
+        [],
+    ),
+    (
+        "the last of them does",
+        period("02 10:00", "06 14:59"),
+        SUBJECT_DAY,
+        [("02 00:00", "06 00:00")],
+        [("06 00:00", "06 14:59")],
+    ),
+    ("nothing is there", period("07 00:00", "08 00:00"), SUBJECT_DAY, [], []),
+    (
+        "minutes fit any bound of minutes",
+        period("03 06:31", "06 10:07"),
+        MINUTE,
+        [("03 06:31", "06 10:07")],
+        [],
+    ),
+    (
+        "days of a zone of half an hour of minutes",
+        period(None, None, DAY, KOLKATA),
+        MINUTE,
+        [("02 10:00", "06 15:00")],
+        [],
+    ),
+    (
+        "of hours",
+        period("04 18:30", None, DAY, KOLKATA),
+        HOUR,
+        [("04 19:00", "05 18:00"), ("05 19:00", "06 15:00")],
+        [("04 18:30", "04 19:00"), ("05 18:00", "05 19:00")],
+    ),
+    (
+        "of quarters",
+        period(None, None, DAY, KOLKATA),
+        QUARTER,
+        [("02 10:00", "06 15:00")],
+        [],
+    ),
+    (
+        "days of UTC of days",
+        period(None, None, DAY),
+        SUBJECT_DAY,
+        [("02 00:00", "07 00:00")],
+        [],
+    ),
+    (
+        "hours of UTC of hours, of a period of half hours",
+        period("03 06:30", "05 06:30", WindowSize.HOUR),
+        HOUR,
+        [("03 07:00", "05 06:00")],
+        [("03 06:30", "03 07:00"), ("05 06:00", "05 06:30")],
+    ),
+    (
+        # October ends on the 1st at 04:00 UTC, before all facts: no bound of a month is inside.
+        "months of New York of days",
+        period(None, None, MONTH, NY),
+        SUBJECT_DAY,
+        [("02 00:00", "07 00:00")],
+        [],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "level", "tiles", "edges"),
+    [row[1:] for row in BY_HAND],
+    ids=[row[0] for row in BY_HAND],
+)
+def test_a_period_is_tiled(
+    asked: Period, level: Level, tiles: list[Times], edges: list[Times]
+) -> None:
+    assert tile(asked, level) == Tiling(tiles=spans(*tiles), edges=spans(*edges))
+
+
+@pytest.mark.parametrize(
+    ("asked", "level"),
+    [
+        (period(None, None, DAY, NY), SUBJECT_DAY),
+        (period(None, None, WindowSize.HOUR), SUBJECT_DAY),
+        (period(None, None, WindowSize.MINUTE), QUARTER),
+        (period("03 06:30", "04 20:00"), SUBJECT_DAY),
+    ],
+    ids=["every day is cut", "hours of days", "minutes", "no whole day"],
+)
+def test_a_level_that_can_not_help(asked: Period, level: Level) -> None:
+    assert tile(asked, level) is None
+
+
+def test_a_month_that_ends_within_is_an_edge() -> None:
+    asked = Period(
+        low=None,
+        high=None,
+        first=us_from_datetime(datetime(2026, 10, 1, tzinfo=UTC)),
+        last=us_from_datetime(datetime(2026, 12, 1, tzinfo=UTC)),
+        windows=Windows(size=MONTH, zone=zone(NY)),
+    )
+    found = tile(asked, SUBJECT_DAY)
+    assert found is not None
+    # October begins at 04:00 UTC, November too; December at 05:00, after all facts.
+    october = us_from_datetime(datetime(2026, 10, 1, tzinfo=UTC))
+    day = 86_400_000_000
+    assert found.edges == ((october, october + day), (at("01 00:00"), at("02 00:00")))
+    assert found.tiles == (
+        (october + day, at("01 00:00")),
+        (at("02 00:00"), at("02 00:00") + 29 * day),
+    )
+
+
+def test_days_around_a_change_of_half_an_hour() -> None:
+    """On Lord Howe the clock goes back by half an hour on 2026-04-04 at 15:00 UTC.
+
+    So the 5th begins at 13:00 UTC, and the 6th at 13:30.
+    """
+    april, hour = us_from_datetime(datetime(2026, 4, 4, tzinfo=UTC)), 3_600_000_000
+    asked = Period(
+        low=None,
+        high=None,
+        first=april,
+        last=april + 48 * hour,
+        windows=Windows(size=DAY, zone=zone(LORD_HOWE)),
+    )
+    assert tile(asked, QUARTER) == Tiling(tiles=((april, april + 48 * hour),), edges=())
+    cut = april + 37 * hour
+    assert tile(asked, HOUR) == Tiling(
+        tiles=((april, cut), (cut + hour, april + 48 * hour)), edges=((cut, cut + hour),)
+    )
