@@ -34,7 +34,7 @@ def clickhouse(service: ClickHouseServer) -> Iterator[ClickHouse]:
 
 
 def ledger_row(offset: int, generation: int) -> bytes:
-    return b'[%d,0,%d,"1793620800.000000","default",1793620800,1,1,0,0,0]\n' % (generation, offset)
+    return b'[%d,0,%d,"1793620800.000000","default",1793620800,1,1,0,0,0,0]\n' % (generation, offset)
 
 
 def test_values_are_bound_whatever_they_hold(clickhouse: ClickHouse) -> None:

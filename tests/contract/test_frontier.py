@@ -59,7 +59,7 @@ def generation() -> int:
 
 def write(store: ClickHouse, generation: int, partition: int, *offsets: int) -> None:
     """What a loader elsewhere writes into the ledger."""
-    names = '"2026-11-24 00:00:00","n","2026-11-24 00:00:00",1,1,0,0,0'
+    names = '"2026-11-24 00:00:00","n","2026-11-24 00:00:00",1,1,0,0,0,0'
     assert len(LEDGER_COLUMNS) == 3 + len(names.split(","))
     rows = "".join(f"[{generation},{partition},{offset},{names}]\n" for offset in offsets)
     store.insert("ledger", LEDGER_COLUMNS, rows.encode())
