@@ -34,7 +34,9 @@ def clickhouse(service: ClickHouseServer) -> Iterator[ClickHouse]:
 
 
 def ledger_row(offset: int, generation: int) -> bytes:
-    return b'[%d,0,%d,"1793620800.000000","default",1793620800,1,1,0,0,0,0]\n' % (generation, offset)
+    counts = b"1,1,0,0,0,0"
+    head = b'%d,0,%d,"1793620800.000000","default",1793620800' % (generation, offset)
+    return b"[%b,%b]\n" % (head, counts)
 
 
 def test_values_are_bound_whatever_they_hold(clickhouse: ClickHouse) -> None:
