@@ -1,6 +1,7 @@
 """Rollups in the test's own process: real stores, built slice by slice."""
 
 from datetime import timedelta
+from typing import Any
 
 from tests.support.loading import SetClock
 from tollgate.metering.meter import Meter
@@ -21,15 +22,22 @@ class House:
         self.meters: list[Meter] = []
         self.store = RollupStore(database, self.clock)
 
-    def roll_up(self, *, events_max: int = 1_000_000, first_tier_cells: int = 10_000) -> RollUp:
-        """One process's."""
+    def roll_up(
+        self,
+        *,
+        events_max: int = 1_000_000,
+        first_tier_cells: int = 10_000,
+        stores: Any = None,
+    ) -> RollUp:
+        """One process's; `stores` are used in place of the house's."""
         limits = RollupLimits(
             events_max=events_max,
             events_min=0,
             grace=timedelta(0),
             first_tier_cells=first_tier_cells,
         )
-        return RollUp(self.clickhouse, self.store, lambda: self.meters, self.clock, limits)
+        used = stores or self
+        return RollUp(used.clickhouse, used.store, lambda: self.meters, self.clock, limits)
 
     def reader(self) -> RollupReader:
         """A new one, that has seen nothing yet."""

@@ -31,7 +31,7 @@ def period(
         high=None if high is None else at(high),
         first=at("02 10:00"),
         last=at("06 15:00"),
-        windows=window and Windows(size=window, zone=zone(name)),
+        windows=Windows(size=window, zone=zone(name)) if window else None,
     )
 
 
