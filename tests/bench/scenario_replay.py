@@ -34,6 +34,7 @@ async def measure_replay(bench: Bench) -> list[Row]:
         bench, "replay", {"replay": lambda: measure("replay"), _LOADER: lambda: measure("load")}
     )
     archived = filled["events"] / filled["seconds"]
+    size = filled["bytes"] / filled["events"]
     return [
         Row(
             scenario="replay",
@@ -43,8 +44,7 @@ async def measure_replay(bench: Bench) -> list[Row]:
             baseline=_LOADER,
             baseline_values=values[_LOADER],
             notes=[
-                f"archived {archived:,.0f} events/s, {filled['bytes'] / filled['events']:.1f} bytes"
-                " an event",
+                f"archived {archived:,.0f} events/s, {size:.1f} bytes an event",
                 f"resident {peaks['replay']:,} MiB, the loader {peaks['load']:,} MiB",
             ],
         )
