@@ -85,7 +85,7 @@ class ArchiveService:
             self._member.commit(generation, partition, offset)
 
     def _archive_everything(self, workers: ArchiveWorkers, objects: Objects) -> None:
-        """Refuses to start where the archive knows more than this folder: nothing may be appended."""
+        """Refuses to start where the archive knows more than this folder: it must take nothing."""
         log = self._parts.get(open_log)
         for partition in range(log.partitions):
             try:
