@@ -12,6 +12,7 @@ load-keys   the same beside a broker: loaders ended, then a backlog  the bare Cl
 queries     bytes an event, and queries of 90 days; when asked for  JSON in OpenMeter's order
 query-under-load  a query while a backlog is loaded; when asked for  the loader idle
 rollup      10 M events of one hour; only when asked for            the same values once read
+replay      events loaded again from the archive, a second          the loader, from the log
 baselines   the baselines alone; only when asked for                the load generator's limit
 
 With --distributed the product runs as separate processes on a real broker, with PostgreSQL and
@@ -45,6 +46,7 @@ from tests.bench.scenario_load import measure_load
 from tests.bench.scenario_load_keys import measure_load_with_keys
 from tests.bench.scenario_queries import measure_queries, measure_rollup
 from tests.bench.scenario_query_load import measure_query_under_load
+from tests.bench.scenario_replay import measure_replay
 from tests.bench.scenario_startup import measure_cold_start, measure_startup
 from tests.bench.scenario_visible import measure_visible
 
@@ -60,6 +62,7 @@ _SCENARIOS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "queries": measure_queries,
     "query-under-load": measure_query_under_load,
     "rollup": measure_rollup,
+    "replay": measure_replay,
     "baselines": measure_baselines,
 }
 _DEFAULT = ("ingest-1", "ingest-100", "load", "visible", "startup")

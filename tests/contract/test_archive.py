@@ -112,7 +112,7 @@ def test_the_log_is_kept_until_it_is_loaded_and_archived(house: House) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("at", range(1, 9))
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 7])
 def test_an_archiver_that_ends_anywhere_is_gone_on_from(
     house: House, at: int, *, after: bool
 ) -> None:

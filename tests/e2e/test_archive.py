@@ -118,6 +118,11 @@ def test_a_new_folder_is_made_of_the_archive(
     assert "tollgate_archive_lag_records 0.0" in server.http.get("/metrics").text
     server.kill()
 
+    # A folder that knows less than the archive would use offsets twice.
+    fresh = new_server(settings, data=tmp_path / "fresh").start(wait=False)
+    assert fresh.process.wait(60) != 0
+    assert "tollgate replay" in fresh.log.read_text()
+
     new = tmp_path / "new"
     said = run_replay("--data", str(new), "--archive", url, settings={})
     assert "totals of" in said

@@ -70,6 +70,29 @@ class ArchiveProgress:
     stopped: bool = False
 
 
+def require_same_log(log: EventLog, partition: int, objects: Objects, frontier: int) -> None:
+    """Makes sure that the log has what is archived: else offsets would mean two records each.
+
+    Args:
+        log: to be archived.
+        partition: of it.
+        objects: where the archive is.
+        frontier: last offset that it has.
+
+    Raises:
+        Transient: the log is away.
+        PermanentFault: the log ends before.
+    """
+    end = log.end(partition)
+    if frontier > end:
+        raise PermanentFault(
+            f"partition {partition}: the archive in {objects.place} has records up to offset"
+            f" {frontier}, the log ends at {end}: it is the archive of another log, or of this one"
+            " before something was lost. Load what it has first (tollgate replay), or name another"
+            " place"
+        )
+
+
 class Archiver:
     """Archives one partition. `run` belongs to one thread; copies of it elsewhere do no harm."""
 
@@ -104,14 +127,7 @@ class Archiver:
             PermanentFault: the archive is of another log, or the store overwrites objects.
         """
         require_conditional(self._objects)
-        frontier = self._chain.look()
-        end = self._log.end(self._partition)
-        if frontier > end:
-            raise PermanentFault(
-                f"partition {self._partition}: the archive in {self._objects.place} has records up"
-                f" to offset {frontier}, the log ends at {end}: it is the archive of another log."
-                " Rebuild the store from it (tollgate replay), or name another place"
-            )
+        require_same_log(self._log, self._partition, self._objects, self._chain.look())
         while (released := self._log.released(self._partition)) > self._chain.frontier:
             self._note_gap(released)
         self._start_after(self._chain.frontier)

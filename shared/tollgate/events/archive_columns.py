@@ -22,7 +22,7 @@ from arro3.io import read_parquet, write_ipc_stream, write_parquet
 
 from tollgate import __version__
 
-_PACKED = "zstd(3)"
+_PACKED = "zstd(1)"
 _BATCH_ROWS = 1 << 25
 _DICTIONARY = DataType.dictionary(DataType.int32(), DataType.string())
 INSTANT = DataType.timestamp("us", tz="UTC")
@@ -41,7 +41,8 @@ class Column:
     Attributes:
         name: of the column.
         type: of its values.
-        distinct: whether values hardly repeat: a dictionary of them would only cost.
+        distinct: whether values hardly repeat: a dictionary of them would only cost. Numbers are
+            kept as differences then.
     """
 
     name: str
@@ -75,6 +76,9 @@ def write_columns(
         target,
         compression=_PACKED,
         column_dictionary_enabled={c.name: False for c in columns if c.distinct},
+        column_encoding={
+            c.name: "delta_binary_packed" for c in columns if c.distinct and c.is_number
+        },
         max_row_group_size=max(1, batch.num_rows),
         write_batch_size=8192,
         # One pair: the writer has no order of several.

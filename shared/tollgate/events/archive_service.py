@@ -6,13 +6,15 @@ settings there is nothing to do.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 
-from tollgate.core.errors import TollgateError
-from tollgate.events.archive import ArchiveLimits, Archiver
+from tollgate.core.errors import TollgateError, Transient
+from tollgate.events.archive import ArchiveLimits, Archiver, require_same_log
+from tollgate.events.archive_chain import RECORDS, Chain
 from tollgate.events.archive_ledger import LedgerArchiver
 from tollgate.events.archive_workers import ArchiveWorkers
 from tollgate.events.ledger import Partition
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from tollgate.platform.kafka_group import GroupMember
 
 _SECOND_US = 1_000_000
+_log = logging.getLogger(__name__)
 
 
 class ArchiveService:
@@ -50,7 +53,7 @@ class ArchiveService:
             return
         workers = self._workers = self._open_workers(objects)
         if not settings.log_url.startswith("kafka:"):
-            await asyncio.to_thread(self._archive_everything, workers)
+            await asyncio.to_thread(self._archive_everything, workers, objects)
             return
         from tollgate.platform.kafka_client import archive_place
         from tollgate.platform.kafka_group import GroupMember
@@ -81,8 +84,16 @@ class ArchiveService:
         if self._member is not None:
             self._member.commit(generation, partition, offset)
 
-    def _archive_everything(self, workers: ArchiveWorkers) -> None:
+    def _archive_everything(self, workers: ArchiveWorkers, objects: Objects) -> None:
+        """Refuses to start where the archive knows more than this folder: it must take nothing."""
         log = self._parts.get(open_log)
+        for partition in range(log.partitions):
+            try:
+                frontier = Chain(objects, RECORDS, log.generation, partition).look()
+            except Transient as away:
+                _log.warning("the archive can't be asked yet", extra={"problem": away.detail})
+            else:
+                require_same_log(log, partition, objects, frontier)
         workers.start()
         workers.assigned([(log.generation, p) for p in range(log.partitions)])
 
