@@ -253,7 +253,7 @@ def calm(world: World) -> int:
 
 def seal_all(world: World) -> None:
     """All hours of events are over, by whatever clock they were sealed before: one more run."""
-    world.parts.time.us += DAY_US
+    world.parts.time.us += 2 * DAY_US
     world.start_sealing()
     idle = 0
     while idle <= WAIT_STEPS:
