@@ -1,11 +1,14 @@
 """What must hold when all is over, whatever happened: accepted = billed."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
+from tests.schedules.archiving import SimulatedObjects, open_archive, replay, wrong_archive
 from tests.schedules.probe import what_counts
 from tests.schedules.reference import Key, Place, Reckoning, facts_of, reckon, value_of
 from tests.schedules.sealing import wrong_seals
+from tests.schedules.store import SimulatedStore
 from tests.schedules.truth import Answer
 from tests.schedules.world import World
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
@@ -47,6 +50,8 @@ def check(world: World) -> None:
     if world.control is not None:
         for problem in wrong_seals(world.control.plain, history, window_us):
             raise Wrong(problem)
+    if world.objects is not None:
+        _check_archive(world, world.objects, expected)
     for keys in world.probe.now:
         if not window_us and len(keys) != len(set(keys)):
             twice = {key for key in keys if keys.count(key) > 1}
@@ -103,6 +108,20 @@ def _check_claims(world: World, store: ClickHouse, expected: Reckoning) -> None:
         age_us = last_us - expected.claims[place]
         if not window_us or age_us < window_us:
             raise Wrong(f"the claim of {place} is gone, {age_us} us after it began")
+
+
+def _check_archive(world: World, objects: SimulatedObjects, expected: Reckoning) -> None:
+    records = world.parts.records
+    for problem in wrong_archive(objects, records.generation, records.history):
+        raise Wrong(problem)
+    with closing(SimulatedStore(world.parts.clock)) as empty:
+        store = world.plain_store(empty)
+        log = open_archive(objects, records.generation, records.partitions)
+        with closing(log):
+            replay(log, store, world.options.window_us, world.parts.clock)
+        counted = what_counts(store, world.namespaces)
+        _require_equal("what counts when it is replayed", counted, expected.counting)
+        _check_store(store, records.generation, expected)
 
 
 def _check_truth(world: World, expected: Reckoning) -> None:

@@ -4,17 +4,18 @@ What the product would do wrong is done to what passes by, so that the product s
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tests.schedules.archiving import SimulatedObjects
 from tests.schedules.edges import CopyLog, CopyStore
 from tests.schedules.world import NewLog, NewStore
 from tollgate.core.errors import Transient
-from tollgate.platform.event_log import Done, StoredRecord
+from tollgate.platform.event_log import LOADER, Done, StoredRecord
 
 Rows = Sequence[Sequence[Any]]
 
@@ -243,7 +244,7 @@ class ReleasedEarly(CopyLog):
     def read(self, partition: int, after: int, bytes_max: int) -> list[StoredRecord]:
         found = super().read(partition, after, bytes_max)
         if found and bytes_max > 1:
-            self.records.release(partition, found[-1].offset)
+            self.records.release(partition, found[-1].offset, LOADER)
         return found
 
 
@@ -258,11 +259,22 @@ class RecordSkipped(CopyLog):
         return found[1:] if moved and len(found) > 1 and bytes_max > 1 else found
 
 
+class ObjectsForgotten(SimulatedObjects):
+    """Object storage takes every tenth object and does not keep it."""
+
+    puts = 0
+
+    def put(self, name: str, data: bytes) -> bool:
+        self.puts += 1
+        return bool(self.puts % 10 == 0) or super().put(name, data)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defect:
     """A planted bug."""
 
     name: str
+    new_objects: Callable[[], SimulatedObjects] = SimulatedObjects
     new_store: NewStore = CopyStore
     new_log: NewLog = CopyLog
 
@@ -276,4 +288,5 @@ _LOGS = (AckedFirst, FailureAcked, ReleasedEarly, RecordSkipped)
 DEFECTS = (
     *(Defect(name=each.__name__, new_store=each) for each in _STORES),
     *(Defect(name=each.__name__, new_log=each) for each in _LOGS),
+    Defect(name=ObjectsForgotten.__name__, new_objects=ObjectsForgotten),
 )

@@ -9,10 +9,11 @@ from tests.schedules.check import check
 from tests.schedules.clocks import DAY_US, SECOND_US, TrueTime, WorldClock
 from tests.schedules.edges import CopyLog, CopyStore
 from tests.schedules.log import SimulatedRecords
-from tests.schedules.options import Options
+from tests.schedules.options import Options, readers_of
 from tests.schedules.store import SimulatedStore
 from tests.schedules.turns import WAIT_STEPS
 from tests.schedules.world import NewLog, NewStore, Parts, Unsettled, World
+from tollgate.events.archive_chain import RECORDS, Chain
 
 _STEPS_MAX = 6000
 _CALM_STEPS_MAX = 8000
@@ -138,10 +139,21 @@ class Events:
             store.merge()
 
     def _log_expires(self) -> None:
-        """Retention deletes what is loaded."""
+        """Retention deletes what is loaded and archived."""
         world = self._world
         for partition in range(world.parts.records.partitions):
-            world.parts.records.expire(partition, world.loaded_through(partition))
+            through = world.loaded_through(partition)
+            if world.objects is not None:
+                chain = Chain(world.objects, RECORDS, world.parts.records.generation, partition)
+                through = min(through, chain.look())
+            world.parts.records.expire(partition, through)
+
+    def _archiver_is_copied(self) -> None:
+        world = self._world
+        if world.objects is not None and not world.parts.records.embedded:
+            partition = self._chance.randrange(world.parts.records.partitions)
+            if sum(run.partition == partition for run in world.cast.archivers) < _LOADERS_MAX:
+                world.start_archiver(world.new_copy("archive"), partition)
 
     def _offset_is_skipped(self) -> None:
         records = self._world.parts.records
@@ -253,7 +265,7 @@ def calm(world: World) -> int:
 
 def seal_all(world: World) -> None:
     """All hours of events are over, by whatever clock they were sealed before: one more run."""
-    world.parts.time.us += DAY_US
+    world.parts.time.us += 2 * DAY_US
     world.start_sealing()
     idle = 0
     while idle <= WAIT_STEPS:
@@ -267,7 +279,11 @@ def simulated_parts(
     time = TrueTime()
     clock = WorldClock(time)
     records = SimulatedRecords(
-        generation=1, partitions=options.partitions, clock=clock, embedded=options.embedded
+        generation=1,
+        partitions=options.partitions,
+        clock=clock,
+        embedded=options.embedded,
+        readers=readers_of(options),
     )
     return Parts(
         records=records,

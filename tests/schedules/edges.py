@@ -313,8 +313,12 @@ class CopyLog:
     def wait(
         self, partition: int, after: int, seconds: float
     ) -> bool:  # tidy: allow-float -- a wait
+        return self.wait_until(partition, after, lambda: False)
+
+    def wait_until(self, partition: int, after: int, over: Callable[[], bool]) -> bool:
+        """Waits for a record, or for the end of the wait; whether a record is there."""
         history = self.records.history[partition]
-        pause(lambda: bool(history) and history[-1].offset > after)
+        pause(lambda: over() or (bool(history) and history[-1].offset > after))
         return bool(history) and history[-1].offset > after
 
     def end(self, partition: int) -> int:
@@ -325,7 +329,7 @@ class CopyLog:
 
     def release(self, partition: int, through: int, reader: str = LOADER) -> None:
         kinds = (Fault.CRASH_BEFORE, Fault.CRASH_AFTER)
-        self.edge.call("release", lambda: self.records.release(partition, through), kinds)
+        self.edge.call("release", lambda: self.records.release(partition, through, reader), kinds)
 
     def begin_after(self, partition: int, offset: int) -> None:
         raise AssertionError("no log is lost here")

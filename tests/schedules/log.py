@@ -10,7 +10,7 @@ from typing import Protocol
 
 from tests.schedules.clocks import WorldClock
 from tollgate.core.errors import PermanentFault
-from tollgate.platform.event_log import StoredRecord
+from tollgate.platform.event_log import LOADER, StoredRecord
 
 
 class Records(Protocol):
@@ -40,7 +40,11 @@ class Records(Protocol):
 
     def released(self, partition: int) -> int: ...
 
-    def release(self, partition: int, through: int) -> None: ...
+    def release(self, partition: int, through: int, reader: str) -> None: ...
+
+    def restart(self) -> None:
+        """The process that has the log ends and begins: readers must say again how far they are."""
+        ...
 
     def expire(self, partition: int, through: int) -> None:
         """Retention deletes what is loaded and old, if the log has any."""
@@ -60,10 +64,17 @@ class SimulatedRecords:
         clock: of the broker, or of the process that has the log.
         embedded: times never fall and offsets have no holes; else as on Kafka: milliseconds, which
             may fall when a leader changes, and offsets that no record has.
+        readers: who must have released a record before an embedded log forgets it.
     """
 
     def __init__(
-        self, generation: int, partitions: int, clock: WorldClock, *, embedded: bool
+        self,
+        generation: int,
+        partitions: int,
+        clock: WorldClock,
+        *,
+        embedded: bool,
+        readers: Sequence[str] = (LOADER,),
     ) -> None:
         self.embedded = embedded
         self._generation = generation
@@ -71,6 +82,8 @@ class SimulatedRecords:
         self._history: list[list[StoredRecord]] = [[] for _ in range(partitions)]
         self._ends = [-1] * partitions
         self._released = [-1] * partitions
+        # Of the one partition of an embedded log.
+        self._released_by = dict.fromkeys(readers, -1)
 
     @property
     def generation(self) -> int:
@@ -125,9 +138,13 @@ class SimulatedRecords:
     def released(self, partition: int) -> int:
         return self._released[partition]
 
-    def release(self, partition: int, through: int) -> None:
-        if self.embedded:
-            self._forget(partition, through)
+    def release(self, partition: int, through: int, reader: str) -> None:
+        if self.embedded and reader in self._released_by:
+            self._released_by[reader] = max(through, self._released_by[reader])
+            self._forget(partition, min(self._released_by.values()))
+
+    def restart(self) -> None:
+        self._released_by = dict.fromkeys(self._released_by, -1)
 
     def expire(self, partition: int, through: int) -> None:
         if not self.embedded:

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 
 from tests.schedules.clocks import DAY_US, SECOND_US
+from tollgate.platform.event_log import ARCHIVE, LOADER
 
 WINDOW_US = 4 * DAY_US
 
@@ -26,6 +27,7 @@ class Options:
         log_bytes_max: of what is not loaded; embedded, more is refused.
         events_max: of a load batch.
         seals: whether hours are sealed meanwhile.
+        archives: whether records are archived meanwhile, and loaded from there in the end.
         skew_us: how far clocks may be apart.
     """
 
@@ -41,6 +43,7 @@ class Options:
     log_bytes_max: int
     events_max: int
     seals: bool
+    archives: bool
     skew_us: int
 
 
@@ -60,6 +63,12 @@ def options_of(seed: int) -> Options:
         record_bytes_max=chance.choice((700, 1500, 1 << 20)),
         log_bytes_max=chance.choice((2000, 1 << 20)),
         events_max=chance.choice((1, 3, 20)),
+        archives=chance.random() < 0.25,
         seals=chance.random() < 0.25,
         skew_us=chance.choice((0, 5, 600, 12 * 3600)) * SECOND_US,
     )
+
+
+def readers_of(options: Options) -> tuple[str, ...]:
+    """Who reads the log to its end."""
+    return (LOADER, ARCHIVE) if options.archives else (LOADER,)

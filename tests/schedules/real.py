@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.schedules.clocks import TrueTime, WorldClock
-from tests.schedules.options import Options
+from tests.schedules.options import Options, readers_of
 from tests.schedules.runner import NewParts
 from tests.schedules.schema import schema
 from tests.schedules.store import Rows, SimulatedStore
@@ -131,7 +131,7 @@ class RealRecords:
             path = folder / f"partition-{partition}"
             path.mkdir(parents=True)
             write_state(path, new_state(generation=1), Disk())
-            self._logs.append(SegmentLog(path, clock))
+            self._logs.append(SegmentLog(path, clock, readers=readers_of(options)))
             self._history.append([])
 
     @property
@@ -166,9 +166,12 @@ class RealRecords:
     def released(self, partition: int) -> int:
         return self._logs[partition].released(0)
 
-    def release(self, partition: int, through: int) -> None:
+    def release(self, partition: int, through: int, reader: str) -> None:
         if self.embedded:
-            self._logs[partition].release(0, through)
+            self._logs[partition].release(0, through, reader)
+
+    def restart(self) -> None:
+        """Nothing: the files are not opened again."""
 
     def expire(self, partition: int, through: int) -> None:
         """Nothing: files are kept until they are released."""

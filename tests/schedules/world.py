@@ -2,9 +2,11 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
+from tests.schedules.archiving import PatientLog, SimulatedObjects, new_archiver
+from tests.schedules.cast import Actor, ArchiverRun, Cast, LoaderRun
 from tests.schedules.clients import Client
 from tests.schedules.clocks import DAY_US, TrueTime, WorldClock
 from tests.schedules.edges import Copy, CopyLog, CopyStore, Edge, Network, Surroundings
@@ -46,6 +48,7 @@ class Parts:
         time: what passes.
         clock: of the log.
         new_store, new_log: a copy's ways to them: the ones of `edges`, or some with a defect.
+        new_objects: object storage.
     """
 
     records: Records
@@ -54,40 +57,7 @@ class Parts:
     clock: WorldClock
     new_store: NewStore = CopyStore
     new_log: NewLog = CopyLog
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class LoaderRun:
-    """A loader of one partition and the thread that it runs in."""
-
-    copy: Copy
-    partition: int
-    loader: Loader
-    stop: TurnEvent
-    turn: Turn
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Actor:
-    """Somebody who can take a step. Its weight says how often, its sleep that it does not."""
-
-    name: str
-    step: Callable[[], None]
-    runnable: Callable[[], bool]
-    owner: object
-    weight: int = 1
-    asleep: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class Cast:
-    """Who is at work now."""
-
-    ingests: list[IngestCopy] = field(default_factory=list)
-    corrections: list[CorrectionCopy] = field(default_factory=list)
-    loaders: list[LoaderRun] = field(default_factory=list)
-    sealing: list[Copy] = field(default_factory=list)
-    actors: list[Actor] = field(default_factory=list)
+    new_objects: Callable[[], SimulatedObjects] = SimulatedObjects
 
 
 class World:
@@ -108,6 +78,7 @@ class World:
         self._copies = 0
         self.clocks: list[WorldClock] = [parts.clock]
         self.clients = [self._client(number) for number in range(options.clients)]
+        self.objects = parts.new_objects() if options.archives else None
         self.control = ControlPlane() if options.seals else None
         self.probe = self._start_probe()
         self.start_missing()
@@ -175,6 +146,7 @@ class World:
                 self.start_ingest(copy)
                 self.start_corrections(copy)
                 self.start_loader(copy, 0)
+                self.start_archiver(copy, 0)
             return
         while len(self.cast.ingests) < wanted:
             self.start_ingest(self.new_copy("ingest"))
@@ -184,6 +156,11 @@ class World:
             copy = self.new_copy("load")
             for partition in missing:
                 self.start_loader(copy, partition)
+
+        archived = {run.partition for run in self.cast.archivers}
+        for partition in range(records.partitions if self.objects is not None else 0):
+            if partition not in archived:
+                self.start_archiver(self.new_copy("archive"), partition)
 
     def start_ingest(self, copy: Copy) -> None:
         options = self.options
@@ -234,6 +211,20 @@ class World:
         self._add_actor(name, turn.step, lambda: turn.runnable, run)
         self.note(f"{name} starts")
 
+    def start_archiver(self, copy: Copy, partition: int) -> None:
+        if self.objects is None:
+            return
+        edge = Edge(copy, self.faults, self.around)
+        log = PatientLog(edge, self.network)
+        log.time = self.parts.time
+        archiver = new_archiver(edge, log, self.objects, partition, self._clock())
+        stop = TurnEvent(lambda: self.steps)
+        turn = Turn(f"{copy.name} archives {partition}", lambda: archiver.run(stop))
+        copy.turns.append(turn)
+        run = ArchiverRun(copy=copy, partition=partition)
+        self.cast.archivers.append(run)
+        self._add_actor(turn.name, turn.step, lambda: turn.runnable, run)
+
     def start_sealing(self) -> None:
         """A run of a process that seals; another may be on its way."""
         if self.control is None:
@@ -269,6 +260,10 @@ class World:
         self.note(f"{copy.name} is dead")
         cast = self.cast
         gone: list[object] = [copy, *(run for run in cast.loaders if run.copy is copy)]
+        gone += [run for run in cast.archivers if run.copy is copy]
+        cast.archivers = [run for run in cast.archivers if run.copy is not copy]
+        if any(run.copy is copy for run in cast.loaders):
+            self.parts.records.restart()
         servers: list[IngestCopy | CorrectionCopy] = [*cast.ingests, *cast.corrections]
         for asked in [each for each in servers if each.edge.copy is copy]:
             gone.append(asked)
@@ -286,6 +281,7 @@ class World:
         found = [run.copy for run in self.cast.loaders]
         found += [each.edge.copy for each in self.cast.ingests]
         found += [each.edge.copy for each in self.cast.corrections]
+        found += [run.copy for run in self.cast.archivers]
         found += self.cast.sealing
         return list({copy.name: copy for copy in found}.values())
 
@@ -340,10 +336,10 @@ class World:
         """How far the ledger has come."""
         return read_frontier(self.plain_store(), self.parts.records.generation, partition)
 
-    def plain_store(self) -> ClickHouse:
-        """The store without faults and defects."""
+    def plain_store(self, store: Store | None = None) -> ClickHouse:
+        """A store, by default the schedule's, without faults and defects."""
         edge = Edge(Copy(name="checker"), Faults(seed=0, rate=0), Surroundings())
-        return CopyStore(edge, self.parts.store)
+        return CopyStore(edge, store or self.parts.store)
 
     @property
     def namespaces(self) -> list[str]:
