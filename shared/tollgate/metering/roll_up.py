@@ -45,7 +45,7 @@ class RollupLimits:
         first_tier_cells: segments of up to so many cells are of one size; of the next, 4 times.
     """
 
-    events_max: int = 1_000_000
+    events_max: int = 4_000_000
     events_min: int = 100_000
     wait: timedelta = timedelta(minutes=10)
     memory_bytes_max: int = 1 << 30
