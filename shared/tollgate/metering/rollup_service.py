@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from time import monotonic
 
-from prometheus_client.core import Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from tollgate.core.errors import TollgateError
 from tollgate.events.seal_schedule import recount_and_seal, seal_metrics
@@ -50,6 +50,7 @@ def merge(parts: Parts, stop: threading.Event) -> None:
 
 STEPS: tuple[Step, ...] = (seal, build, merge)
 """What a run does, in this order; a step that fails does not hold up those after it."""
+_NAMES = tuple(step.__name__ for step in STEPS)
 
 
 def open_roll_up(parts: Parts) -> RollUp:
@@ -73,7 +74,9 @@ class RollupService:
         self._keys: KeyIndex = parts.get(open_keys)
         self._stop = threading.Event()
         self._running: asyncio.Task[None] | None = None
-        self._runs = self._failures = 0
+        self._runs = 0
+        self._failures = dict.fromkeys(_NAMES, 0)
+        self._succeeded_us: dict[str, int] = {}
         self._seconds: float = 0  # tidy: allow-float -- time that runs took
 
     async def start(self) -> None:
@@ -102,12 +105,14 @@ class RollupService:
             try:
                 step(self._parts, self._stop)
             except TollgateError as problem:
-                self._failures += 1
+                self._failures[step.__name__] += 1
                 extra = {"step": step.__name__, "problem": problem.detail}
                 _log.warning("a step of the rollup run failed; the next run does it", extra=extra)
             except Exception:  # noqa: BLE001 -- a step fails alone, and is tried again
-                self._failures += 1
+                self._failures[step.__name__] += 1
                 _log.exception("a step of the rollup run failed", extra={"step": step.__name__})
+            else:
+                self._succeeded_us[step.__name__] = self._parts.clock.now_us()
         self._runs += 1
         self._seconds += monotonic() - began
 
@@ -121,8 +126,16 @@ class RollupService:
         yield counter(
             "tollgate_rollup_failures",
             "Steps that failed; later runs do them.",
-            [({}, self._failures)],
+            [({"step": name}, count) for name, count in self._failures.items()],
         )
+        family = GaugeMetricFamily(
+            "tollgate_rollup_last_success",
+            "When a step last succeeded, in seconds since 1970: an age of minutes is for an alert.",
+            labels=["step"],
+        )
+        for name, at_us in self._succeeded_us.items():
+            family.add_metric([name], at_us // 1_000_000)
+        yield family
         yield gauge("tollgate_rollup_seconds_total", "Time spent in runs.", self._seconds)
         yield from seal_metrics(self._parts)
 
