@@ -19,7 +19,7 @@ from tollgate.core.clock import SystemClock
 from tollgate.core.errors import PermanentFault, Transient
 from tollgate.local.broker import Broker
 from tollgate.platform.event_log import EventLog
-from tollgate.platform.kafka_client import kafka_place
+from tollgate.platform.kafka_client import archive_place, kafka_place
 from tollgate.platform.kafka_log import KafkaLog
 from tollgate.platform.kafka_retention import RetentionWatch
 from tollgate.platform.kafka_topics import Topics
@@ -224,6 +224,30 @@ def test_events_are_refused_before_the_oldest_unloaded_record_is_deleted(
         assert "come near deletion" in retention.check()
         retention.commit(2)
         assert retention.check() == ""
+
+
+def test_a_record_that_is_loaded_and_not_archived_is_kept_too(
+    broker: Broker, topic_prefix: str
+) -> None:
+    settings = log_settings(
+        broker, topic_prefix, log_retention_hours=24, objects_url="file:///nowhere"
+    )
+    loading, archiving = _Retention(settings), _Retention(settings)
+    archiving.consumer.close()
+    with closing(_day_log(broker, topic_prefix)) as log:
+        place = archive_place(settings)
+        archiving.consumer = Consumer({"bootstrap.servers": place.brokers, "group.id": place.group})
+        consumers = {loading.place.group: loading.consumer, place.group: archiving.consumer}
+        assert tuple(consumers) == loading.place.watched
+        append(log, b"a")
+        loading.clock.us = read_all(log)[-1].appended_us + 24 * HOUR_US
+        assert "not loaded yet" in loading.watch._check(consumers, loading.topics)
+        loading.commit(1)
+        assert "start archivers" in loading.watch._check(consumers, loading.topics)
+        archiving.commit(1)
+        assert loading.watch._check(consumers, loading.topics) == ""
+    loading.consumer.close()
+    archiving.consumer.close()
 
 
 def test_a_record_that_comes_while_an_empty_log_is_asked_about_is_young(

@@ -100,16 +100,16 @@ class RetentionWatch:
                     until = high if old.offset < 0 else old.offset
                     first = max(low, done.offset)
                     if first < until and self._has_record(old, first, until):
+                        deed, who = self._role(group)
                         return (
-                            f"events that group {group} has not {self._deed(group)} yet come near"
-                            f" deletion: topic {topic}, partition {old.partition} keeps records"
-                            f" for {kept_ms // 1000} s; start its members, or raise the topic's"
-                            " retention.ms"
+                            f"events that are not {deed} yet come near deletion: topic {topic},"
+                            f" partition {old.partition} keeps records for {kept_ms // 1000} s;"
+                            f" start {who}, or raise the topic's retention.ms"
                         )
         return ""
 
-    def _deed(self, group: str) -> str:
-        return "loaded" if group == self._place.group else "archived"
+    def _role(self, group: str) -> tuple[str, str]:
+        return ("loaded", "loaders") if group == self._place.group else ("archived", "archivers")
 
     def _has_record(self, at: TopicPartition, first: int, until: int) -> bool:
         """Whether any of the offsets from `first` is a record: marks need no loading."""
