@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import timedelta
 from typing import Final
 
 from tollgate.core.clock import SystemClock
@@ -29,10 +30,12 @@ class Rollups:
 
     def build(self, meters: Sequence[Meter]) -> None:
         """Build and merge, as the function does, by as many threads as there are processors."""
-        limits = RollupLimits(threads=2, events_min=0)
+        limits = RollupLimits(threads=2, events_min=0, grace=timedelta(0))
         roll_up = RollUp(self._clickhouse, self._store, lambda: meters, SystemClock(), limits)
         roll_up.build(_NEVER)
         roll_up.compact(_NEVER)
+        # Nobody reads what was merged: it would only be counted among the bytes.
+        roll_up.drop()
 
     def reader(self) -> RollupReader:
         """What queries ask."""
