@@ -4,6 +4,7 @@
 
 -- Only the columns that a meter's aggregation needs are filled.
 -- minute: start of the window, in minutes since the epoch, UTC. first_minute, last_minute: of counted events, after it.
+-- Sixteen days stand together, so that a month of all subjects need not be read out of all the days there are.
 -- subject: '' where a level is of all subjects. absent: bit n: the n-th dimension has no value.
 CREATE TABLE {database}.rollup_cells {on_cluster} (
   segment UInt64,
@@ -30,7 +31,7 @@ CREATE TABLE {database}.rollup_cells {on_cluster} (
 )
 ENGINE = {engine:MergeTree}
 PARTITION BY segment
-ORDER BY (definition, level, subject, minute, dimensions, absent)
+ORDER BY (definition, level, intDiv(minute, 23040), subject, minute, dimensions, absent)
 SETTINGS index_granularity = 8192 {durable};
 
 -- Windows of which only cells of this segment and of later ones count: corrections changed what was summed up before.

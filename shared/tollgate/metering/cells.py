@@ -200,13 +200,16 @@ def cells_of_cells(
     """
     value = Value(aggregation=of, path=None)
     key = ", ".join(("definition", *KEY))
+    # As the table is ordered: so what is merged need not be held in memory.
+    order = f"definition, level, intDiv(minute, 23040), {', '.join(KEY[1:])}"
     columns = ", ".join([*_HEAD, *value.cell_columns()])
     where = " AND ".join([_inside(merged, definitions), *_not_replaced(list(merged))])
     return (
         f"INSERT INTO {DATABASE}.rollup_cells ({columns})"
         f" SELECT toUInt64({into}), {key}, min(first_minute), max(last_minute),"
         f" {', '.join(value.cell_of_cells())}"
-        f" FROM {DATABASE}.rollup_cells WHERE {where} GROUP BY {key}"
+        f" FROM {DATABASE}.rollup_cells WHERE {where}"
+        f" GROUP BY {order}"
     )
 
 

@@ -5,7 +5,7 @@ with FINAL, so a row written twice counts once. Periods are half-open; windows a
 values clipped to the period.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -27,6 +27,15 @@ from tollgate.metering.window import Windows, zone
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
 FINAL_SETTINGS: dict[str, object] = {"do_not_merge_across_partitions_select_final": 1}
+# Rows that FINAL merges are equal in all that conditions of a meter's query look at.
+_EVENT_SETTINGS = FINAL_SETTINGS | {"optimize_move_to_prewhere_if_final": 1}
+_CELL_SETTINGS: dict[str, object] = {
+    # Their key finds them: to plan more takes longer than to read them.
+    "optimize_move_to_prewhere": 0,
+    # A million of them are worth two processors.
+    "merge_tree_min_rows_for_concurrent_read": 65_536,
+    "merge_tree_min_bytes_for_concurrent_read": 1 << 20,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +135,8 @@ def answer_query(
             source = replace(source, pending=pending and bool(source.tiling.tiles))
     elif not source.tiling.tiles:
         return _paged(meter, asked, (), source, bounds, page)
+    from_cells = source is not None and not source.needs_events
+    settings = _CELL_SETTINGS if from_cells else _EVENT_SETTINGS
     # With gaps filled, rows before and after decide on which there are.
     limit, beyond = bounds.rows_max, "true"
     if not asked.fill:
@@ -134,11 +145,9 @@ def answer_query(
     rows = clickhouse.query(
         statement.select(windows, limit + 1, source, beyond),
         statement.parameters,
-        FINAL_SETTINGS | {"max_execution_time": bounds.seconds_max},
+        settings | {"max_execution_time": bounds.seconds_max},
     )
-    bounds_of: dict[int, tuple[datetime, datetime]] = {}
-    found = [_row(statement, row, windows, bounds_of) for row in rows]
-    return _paged(meter, asked, found, source, bounds, page)
+    return _paged(meter, asked, list(_rows(statement, rows, windows)), source, bounds, page)
 
 
 def _paged(
@@ -315,32 +324,31 @@ def _is_pending(clickhouse: ClickHouse, statement: Statement, tail: Tail) -> boo
     return bool(rows)
 
 
-def _row(
-    statement: Statement,
-    row: Sequence[Any],
-    windows: Windows | None,
-    known: dict[int, tuple[datetime, datetime]],
-) -> QueryRow:
-    """One row of the answer from one of the engine's; `known` are the windows of rows before."""
-    asked = statement.asked
-    start_us, *rest = row
-    groups = dict(zip(statement.groups, rest[: len(statement.groups)], strict=True))
-    quantity, first_us, last_us = rest[len(statement.groups) :]
-    if windows is None:
-        start = asked.start or _minute(datetime_from_us(first_us))
-        end = asked.end or _minute(datetime_from_us(last_us)) + timedelta(minutes=1)
-    else:
-        if start_us not in known:
-            known[start_us] = windows.bounds(int(start_us))
-        start, end = known[start_us]
-    return QueryRow(
-        value=_decimal(statement.meter.aggregation, quantity),
-        start=start,
-        end=end,
-        subject=groups.pop(SUBJECT, None),
-        customer_id=groups.pop(CUSTOMER, None),
-        dimensions=groups,
-    )
+def _rows(
+    statement: Statement, rows: Sequence[Sequence[Any]], windows: Windows | None
+) -> Iterator[QueryRow]:
+    """The rows of the answer from the engine's."""
+    asked, count = statement.asked, len(statement.groups)
+    places = {name: 1 + number for number, name in enumerate(statement.groups)}
+    subject, customer = places.pop(SUBJECT, None), places.pop(CUSTOMER, None)
+    known: dict[int, tuple[datetime, datetime]] = {}
+    for row in rows:
+        start_us, quantity = row[0], row[1 + count]
+        if windows is None:
+            start = asked.start or _minute(datetime_from_us(row[2 + count]))
+            end = asked.end or _minute(datetime_from_us(row[3 + count])) + timedelta(minutes=1)
+        else:
+            if start_us not in known:
+                known[start_us] = windows.bounds(int(start_us))
+            start, end = known[start_us]
+        yield QueryRow(
+            value=_decimal(statement.meter.aggregation, quantity),
+            start=start,
+            end=end,
+            subject=None if subject is None else row[subject],
+            customer_id=None if customer is None else row[customer],
+            dimensions={name: row[place] for name, place in places.items()},
+        )
 
 
 def _decimal(aggregation: Aggregation, quantity: Any) -> Decimal:

@@ -195,9 +195,10 @@ class Statement:
             parts = [self._of_events(windows, self.conditions())]
         else:
             parts = list(self._parts(windows, source))
+        extent = "min(first_us), max(last_us)" if self._needs_extent else "0, 0"
         return (
             f"SELECT {', '.join(names)}, {self.value.merged()} AS quantity,"
-            f" min(first_us), max(last_us) FROM ({' UNION ALL '.join(parts)})"
+            f" {extent} FROM ({' UNION ALL '.join(parts)})"
             f" WHERE {beyond} GROUP BY {', '.join(names)} ORDER BY {', '.join(names)} LIMIT {limit}"
         )
 

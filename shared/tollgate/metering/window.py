@@ -207,6 +207,8 @@ class Windows:
         """
         if self.size is WindowSize.MONTH:
             starts = [self._start_of(self._low), *self.starts_between(self._low, self._high)]
+            if len(starts) == 1:
+                return f"toInt64({starts[0]})"
             return f"roundDown({at}, {_array(starts)})"
         stretches = self._stretches()
         if len(stretches) == 1:
