@@ -16,7 +16,7 @@ from tollgate.core.errors import Transient
 from tollgate.events.ledger import Frontier, read_frontier, read_frontiers_after
 from tollgate.events.position import Token
 from tollgate.events.rows import LEDGER_COLUMNS
-from tollgate.platform.clickhouse import ClickHouse
+from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
 pytest_plugins = ["tests.support.stages"]
 _generations = itertools.count(500_000, 10)
@@ -53,8 +53,16 @@ def store(interruptible: Interruptible, engine_place: EnginePlace) -> Iterator[W
 
 
 @pytest.fixture
-def generation() -> int:
-    return next(_generations)
+def generation(store: Watched) -> Iterator[int]:
+    """Newer than those of all other tests, which share the engine and go on when this one ends."""
+    number = next(_generations)
+    yield number
+    store.away = False
+    for table in ("ledger", "ledger_commits"):
+        store.command(
+            f"ALTER TABLE {DATABASE}.{table} DELETE WHERE log_generation >= {number}"
+            " SETTINGS mutations_sync = 2"
+        )
 
 
 def write(store: ClickHouse, generation: int, partition: int, *offsets: int) -> None:

@@ -198,7 +198,7 @@ def _records(
     return records, places, events
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     arrived=st.lists(_arrived, min_size=1, max_size=12),
     cuts=st.lists(st.integers(1, 6), min_size=1, max_size=6),

@@ -6,7 +6,7 @@ import sys
 from tests.schedules.runner import first_failure, report, run_all, shrink
 from tests.support.server import ROOT
 
-SCHEDULES = 300
+SCHEDULES = 200
 
 
 def test_every_schedule_counts_what_was_accepted() -> None:

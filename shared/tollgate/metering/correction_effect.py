@@ -122,7 +122,7 @@ def _sample(
 ) -> tuple[SampleEvent, ...]:
     rows = clickhouse.query(
         f"SELECT {POSITION}, source, id, type, subject, toUnixTimestamp64Micro(time)"
-        f" FROM {DATABASE}.events WHERE {without} ORDER BY {POSITION} LIMIT 1 BY {POSITION}"
+        f" FROM {DATABASE}.events WHERE {without} ORDER BY time, {POSITION} LIMIT 1 BY {POSITION}"
         f" LIMIT {SAMPLE_MAX}",
         bound,
     )
