@@ -10,6 +10,7 @@ import httpx
 from tests.support.contract import checked
 from tests.support.server import Server
 from tollgate.core.times import format_instant
+from tollgate.events.position import Token, parse_token
 
 V1, V2, V3 = "/api/v1/events", "/api/v2/events", "/api/v3/openmeter/events"
 POSITION = "Tollgate-Position"
@@ -30,6 +31,7 @@ class Sender:
         self.name = f"list-{next(_numbers)}"
         self._headers = headers or {}
         self._position: dict[str, str] = {}
+        self._offsets: dict[int, int] = {}
 
     def event(self, event_id: str, **members: Any) -> Event:
         return {
@@ -48,7 +50,10 @@ class Sender:
         headers = self._headers | {"Content-Type": media_type}
         answer = self.http.post(V1, content=body.encode(), headers=headers)
         assert answer.status_code == 204, answer.text
-        self._position = {POSITION: answer.headers[POSITION]}
+        # Each request has its own partitions: all that was sent is waited for.
+        token = parse_token(answer.headers[POSITION])
+        self._offsets |= token.offsets
+        self._position = {POSITION: str(Token(generation=token.generation, offsets=self._offsets))}
 
     def get(self, path: str, **parameters: Any) -> httpx.Response:
         # `page__size` is the contract's `page[size]`.
