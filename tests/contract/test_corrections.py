@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.support.own_models import held
+from tests.support.positions import joined
 from tests.support.server import Server
 
 AGGREGATIONS = ("SUM", "COUNT", "AVG", "MIN", "MAX", "UNIQUE_COUNT", "LATEST")
@@ -51,7 +52,8 @@ class Desk:
 
     def _note(self, answer: httpx.Response) -> str:
         token: str = answer.headers["tollgate-position"]
-        self.position = {"tollgate-position": token}
+        before = self.position.get("tollgate-position", "")
+        self.position = {"tollgate-position": joined(before, token)}
         return token
 
     def correct(self, *items: str, status: int = 202) -> dict[str, Any]:

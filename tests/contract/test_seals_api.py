@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.own_models import held
+from tests.support.positions import joined
 from tests.support.server import Server
 from tests.support.usage import event, exact
 
@@ -33,7 +34,8 @@ class Talk:
             headers={"Content-Type": "application/cloudevents+json"},
         )
         assert answer.status_code == 204, answer.text
-        self.headers = {"Tollgate-Position": answer.headers["Tollgate-Position"]}
+        before = self.headers.get("Tollgate-Position", "")
+        self.headers = {"Tollgate-Position": joined(before, answer.headers["Tollgate-Position"])}
 
     def get(self, operation: str, path: str, **params: Any) -> Any:
         answer = self.http.get(f"/api/v1/{path}", params=params, headers=self.headers)

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 
 from tests.support.contract import checked
+from tests.support.positions import joined
 from tests.support.server import Server
 from tollgate.core.times import format_instant
-from tollgate.events.position import Token, parse_token
 
 V1, V2, V3 = "/api/v1/events", "/api/v2/events", "/api/v3/openmeter/events"
 POSITION = "Tollgate-Position"
@@ -31,7 +31,6 @@ class Sender:
         self.name = f"list-{next(_numbers)}"
         self._headers = headers or {}
         self._position: dict[str, str] = {}
-        self._offsets: dict[int, int] = {}
 
     def event(self, event_id: str, **members: Any) -> Event:
         return {
@@ -51,9 +50,8 @@ class Sender:
         answer = self.http.post(V1, content=body.encode(), headers=headers)
         assert answer.status_code == 204, answer.text
         # Each request has its own partitions: all that was sent is waited for.
-        token = parse_token(answer.headers[POSITION])
-        self._offsets |= token.offsets
-        self._position = {POSITION: str(Token(generation=token.generation, offsets=self._offsets))}
+        before = self._position.get(POSITION, "")
+        self._position = {POSITION: joined(before, answer.headers[POSITION])}
 
     def get(self, path: str, **parameters: Any) -> httpx.Response:
         # `page__size` is the contract's `page[size]`.

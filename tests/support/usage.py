@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from tests.support.contract import Wire, checked
+from tests.support.positions import joined
 from tests.support.server import Server
 from tollgate.core.ids import new_ulid
 from tollgate.events.position import HEADER
@@ -103,7 +104,7 @@ class Usage:
             headers={"content-type": "application/cloudevents-batch+json"},
         )
         assert answer.status_code == 204, answer.text
-        self.position = answer.headers[HEADER]
+        self.position = joined(self.position, answer.headers[HEADER])
 
     def send_values(self, values: Iterable[str]) -> None:
         """One event for each value, given as JSON text, a second apart."""
