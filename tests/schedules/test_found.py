@@ -9,11 +9,10 @@ from tests.schedules.drive import simulated_parts
 from tests.schedules.options import options_of
 from tests.schedules.truth import Item
 from tests.schedules.world import World
-from tests.support.loading import NOON_US, NewStage, Sent
+from tests.support.loading import NewStage
 from tests.support.sealing import SealHouse, Use, open_house
 from tollgate.core.errors import Transient
 from tollgate.events.position import Token
-from tollgate.platform.clickhouse import DATABASE
 
 pytest_plugins = ["tests.support.stages"]
 
@@ -61,25 +60,3 @@ def test_an_answer_to_corrections_covers_those_that_came_before() -> None:
     assert len(last) == 3
     assert isinstance(tokens[1], Token)
     assert tokens[1].offsets == last
-
-
-def test_an_event_whose_key_outlived_it_in_a_crash_is_compared_by_its_line(
-    stages: NewStage,
-) -> None:
-    """A view is not atomic with another: the same content in other bytes is no conflict then."""
-    with stages() as stage:
-        records = [
-            stage.record(0, NOON_US, Sent(id="a")),
-            stage.record(1, NOON_US, Sent(id="a", data='{ "n" : 1.0 }')),
-        ]
-        stage.clickhouse.fail_at(1, after=True)
-        with pytest.raises(Transient, match="interrupted after"):
-            stage.loader().load(records)
-        stage.clickhouse.command(
-            f"DELETE FROM {DATABASE}.events WHERE log_generation = {{g:UInt32}}",
-            {"g": stage.log.generation},
-        )
-        assert (stage.stored(), stage.claims()) == (set(), {(0, 0)})
-        stage.loader().load(records)
-        assert stage.stored() == stage.claims() == {(0, 0)}
-        assert stage.outcomes() == {(1, 0): ("duplicate", (0, 0))}
