@@ -18,13 +18,15 @@ from tests.bench.processes import Server
 from tests.bench.product import COUNT_METER, MeterReader, running_product, world_processes
 from tests.bench.rounds import Bench
 from tollgate.events.dedupe import DAY_US
-from tollgate.platform.clickhouse import ClickHouse
+from tollgate.platform.clickhouse import DATABASE, ClickHouse
 
 _EVENTS_PER_REQUEST: Final = 100
 _CONNECTIONS: Final = 32
 _READY_SECONDS_MAX: Final = 120
 _LOADED_SECONDS_MAX: Final = 300
 _POLL_SECONDS: Final = 0.01
+_LEDGER_POLL_SECONDS: Final = 0.05
+_STORED: Final = f"SELECT sum(stored) FROM {DATABASE}.ledger FINAL"
 _DAY_SECONDS: Final = DAY_US // 1_000_000
 
 
@@ -48,8 +50,10 @@ async def measure_load_with_keys(bench: Bench) -> list[Row]:
             loaders = _loaders(data)
             new = await _fill(bench, product, list(loaders.values()), f"load-keys-{number}")
             started = time.perf_counter()
+            await _wait_for_ledger(data, before + new)
+            seconds = time.perf_counter() - started
             total = await reader.wait_for_total(COUNT_METER, before + new, _LOADED_SECONDS_MAX)
-            rates.append((int(total) - before) / (time.perf_counter() - started))
+            rates.append((int(total) - before) / seconds)
             sent, counted = sent + new, counted + int(total) - before
             inserts.append(await measure_insert(bench.folder, bench.seconds))
             resident.append(max(map(_resident_mib, _loaders(data).values())))
@@ -102,6 +106,22 @@ def _store(data: Path, keys: int) -> None:
     url = world_processes(data)["clickhouse"]["url"]
     with ClickHouse(url=url) as clickhouse:
         prepare(clickhouse, keys, first_day=first_day, partitions=2)
+
+
+async def _wait_for_ledger(data: Path, wanted: int) -> None:
+    """Wait until the ledger has so many events: a meter's query would cost what is measured.
+
+    Raises:
+        RuntimeError: It does not get them.
+    """
+    deadline = time.perf_counter() + _LOADED_SECONDS_MAX
+    with ClickHouse(url=world_processes(data)["clickhouse"]["url"]) as clickhouse:
+        while time.perf_counter() < deadline:
+            ((stored,),) = await asyncio.to_thread(clickhouse.query, _STORED)
+            if stored >= wanted:
+                return
+            await asyncio.sleep(_LEDGER_POLL_SECONDS)
+    raise RuntimeError(f"the ledger did not get {wanted:,} events")
 
 
 async def _restart(data: Path) -> float:
