@@ -198,7 +198,7 @@ def _unit(unit: ExpirationUnit) -> Interval:
 
 
 def _digits_fault(amount: Decimal) -> bool:
-    if not amount.is_finite() or abs(amount) >= _CEILING:
+    if not amount.is_finite() or amount.copy_abs() >= _CEILING:
         return True
     exponent = amount.normalize(EXACT).as_tuple().exponent
     return isinstance(exponent, int) and exponent < -SCALE

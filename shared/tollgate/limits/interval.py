@@ -102,7 +102,9 @@ class Interval:
         """
         if not self.months and not self.days:
             return instant + count * self.elapsed
-        wall = instant.astimezone(zone).replace(tzinfo=None, fold=0)
+        # In UTC the clock of the wall is the instant itself, which saves most of the work.
+        is_utc = zone is UTC
+        wall = instant if is_utc else instant.astimezone(zone).replace(tzinfo=None, fold=0)
         if self.months:
             month_index = wall.year * 12 + wall.month - 1 + count * self.months
             year, month = month_index // 12, month_index % 12 + 1
@@ -110,7 +112,7 @@ class Interval:
             wall = wall.replace(year=year, month=month, day=day)
         if self.days:
             wall += timedelta(days=count * self.days)
-        stepped = wall.replace(tzinfo=zone).astimezone(UTC)
+        stepped = wall if is_utc else wall.replace(tzinfo=zone).astimezone(UTC)
         return stepped + count * self.elapsed if self.elapsed else stepped
 
     @classmethod
@@ -119,11 +121,10 @@ class Interval:
 
         Raises:
             InvalidInput: neither; a fraction of a year, month, week or day, which no calendar has;
-                or an elapsed time finer than a microsecond.
+                an elapsed time finer than a microsecond; nothing, or over 400 years.
         """
         if text in _NAMED:
-            months, days = _NAMED[text]
-            return cls(months=months, days=days)
+            return cls(months=_NAMED[text][0], days=_NAMED[text][1])
         match = _ISO.fullmatch(text) if len(text) <= TEXT_LENGTH_MAX else None
         if match is None or text[-1] in "PT":
             shown = text if len(text) <= TEXT_LENGTH_MAX else text[:TEXT_LENGTH_MAX] + "…"
@@ -138,10 +139,10 @@ class Interval:
         for part, unit in zip(time, (_HOUR_US, _MINUTE_US, _SECOND_US), strict=True):
             product = EXACT.multiply(Decimal(part or 0), Decimal(unit))
             microseconds = EXACT.add(microseconds, product)
-        if microseconds % 1:
-            raise _refused("too_fine", "has a time that is finer than a microsecond")
         if microseconds > MEAN_US_MAX:
             raise _refused("out_of_bounds", "must be longer than nothing and at most 400 years")
+        if EXACT.remainder(microseconds, Decimal(1)):
+            raise _refused("too_fine", "has a time that is finer than a microsecond")
         return cls(
             months=12 * int(years or 0) + int(months or 0),
             days=7 * int(weeks or 0) + int(days or 0),

@@ -243,7 +243,7 @@ class _Boundaries:
 def _period_starts(
     facts: Facts, usage_period: Recurrence, start: datetime, until: datetime
 ) -> Iterator[tuple[datetime, PeriodStart]]:
-    """Every reset in (start, until], by hand or not, in order of time."""
+    """Every reset in (start, until], in order of time; the last of an instant counts."""
     by_hand = sorted({it.effective_at for it in facts.resets if start < it.effective_at <= until})
     opened = start
     for at in (*by_hand, None):
@@ -253,8 +253,7 @@ def _period_starts(
             usage_period=usage_period,
         )
         for end in usage_period.occurrences(opened, until if at is None else at):
-            if end != at:
-                yield end, automatic
+            yield end, automatic  # where `at` is an end too, what follows takes its place
         if at is not None:
             usage_period = _anchored(facts, usage_period, at)
             preserve = all(
