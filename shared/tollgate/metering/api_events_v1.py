@@ -22,17 +22,17 @@ from tollgate.metering.events_list import (
     ListedEvent,
     list_events,
 )
-from tollgate.metering.filter_dialects import (
-    parse_filter_id_exact,
-    parse_filter_string,
-    parse_filter_time,
-)
-from tollgate.metering.filters import Comparison, Filter, Operator, contains
 from tollgate.metering.meter_reader import AGE_DOCUMENT, MeterReader
 from tollgate.metering.tracking import tracked
 from tollgate.metering.wire_v1 import AsOf, JsonText, Names, Wire, WireInstant
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
+from tollgate.platform.filter_dialects import (
+    parse_filter_id_exact,
+    parse_filter_string,
+    parse_filter_time,
+)
+from tollgate.platform.filters import Comparison, Filter, Operator, contains
 from tollgate.platform.parts import open_clickhouse
 
 _DEFAULT_PERIOD = timedelta(hours=72)

@@ -19,16 +19,16 @@ from tollgate.metering.events_list import (
     EventQuery,
     ListedEvent,
 )
-from tollgate.metering.filter_dialects import (
-    parse_datetime_field,
-    parse_string_field,
-    parse_ulid_field,
-)
 from tollgate.metering.meter_reader import AGE_DOCUMENT
 from tollgate.metering.wire_v1 import WireInstant
 from tollgate.metering.wire_v3 import AsOf
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
+from tollgate.platform.filter_dialects import (
+    parse_datetime_field,
+    parse_string_field,
+    parse_ulid_field,
+)
 
 PATH = "/api/v3/openmeter/events"
 _AFTER, _BEFORE = "page[after]", "page[before]"

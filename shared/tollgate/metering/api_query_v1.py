@@ -14,8 +14,6 @@ from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
 from tollgate.events.as_of import as_of
 from tollgate.metering.explain import reads_of
-from tollgate.metering.filter_dialects import parse_filter_string
-from tollgate.metering.filters import And, Filter, Membership
 from tollgate.metering.meter import Meter
 from tollgate.metering.meter_reader import AGE_DOCUMENT, MeterReader
 from tollgate.metering.paging import decode_cursor, encode_cursor
@@ -31,6 +29,8 @@ from tollgate.metering.wire_v1 import (
 )
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
+from tollgate.platform.filter_dialects import parse_filter_string
+from tollgate.platform.filters import And, Filter, Membership
 from tollgate.platform.parts import open_clickhouse
 
 CSV: Final = "text/csv"

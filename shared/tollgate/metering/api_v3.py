@@ -20,8 +20,6 @@ from tollgate.metering.api_query_v1 import (
     wants_csv,
 )
 from tollgate.metering.explain import reads_of
-from tollgate.metering.filter_dialects import parse_query_filter_map_item, parse_string_field
-from tollgate.metering.filters import And, Comparison, Filter, Membership, Operator
 from tollgate.metering.meter import Meter
 from tollgate.metering.meter_reader import AGE_DOCUMENT, MeterReader, open_meters
 from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, QueryRow
@@ -46,6 +44,8 @@ from tollgate.metering.wire_v3 import (
 )
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
+from tollgate.platform.filter_dialects import parse_query_filter_map_item, parse_string_field
+from tollgate.platform.filters import And, Comparison, Filter, Membership, Operator
 
 _ID = re.compile(ULID_PATTERN)
 _ORDERS = {

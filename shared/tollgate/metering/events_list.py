@@ -18,7 +18,6 @@ from tollgate.events.facts import UNCORRECTED, counting, has_corrections, within
 from tollgate.events.position import Position, Token
 from tollgate.metering.aggregation import DOCUMENT
 from tollgate.metering.event_cursor import EventKey, EventOrder
-from tollgate.metering.filters import Filter, Parameters, to_sql
 from tollgate.metering.meter import Meter
 from tollgate.metering.query import FINAL_SETTINGS
 from tollgate.metering.validation import (
@@ -33,6 +32,7 @@ from tollgate.metering.validation import (
     readings_sql,
 )
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
+from tollgate.platform.filters import Filter, Parameters, to_sql
 
 LIMIT_MAX = 100
 _POSITION = ("log_generation", "log_partition", "log_offset", "log_index")

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 from tollgate.core.clock import us_from_datetime
 from tollgate.events.position import Token
-from tollgate.metering.filters import Filter
 from tollgate.metering.window import WindowSize
+from tollgate.platform.filters import Filter
 
 SUBJECT, CUSTOMER = "subject", "customer_id"
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from tollgate.events.facts import UNCORRECTED, after, counting, within
 from tollgate.events.position import Token
 from tollgate.metering.aggregation import DOCUMENT, LATEST_ORDER, Value
-from tollgate.metering.filters import Parameters, to_sql
 from tollgate.metering.jsonpath import JsonPath
 from tollgate.metering.meter import Meter
 from tollgate.metering.plan import Span, Tiling
@@ -18,6 +17,7 @@ from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, RowKey
 from tollgate.metering.rollup import MINUTE_US, Level, Rollups, Segment, dimension_names
 from tollgate.metering.window import Windows
 from tollgate.platform.clickhouse import DATABASE
+from tollgate.platform.filters import Parameters, to_sql
 
 ORDER = ", ".join(LATEST_ORDER)
 
