@@ -2,14 +2,12 @@
 
 import csv
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from tollgate.core.decimals import plain_text
 from tollgate.core.errors import Conflict, Fault, InvalidInput
-from tollgate.core.ids import ULID_PATTERN
 from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
 from tollgate.events.as_of import as_of
@@ -35,8 +33,6 @@ from tollgate.metering.wire_v3 import (
     MeterQueryResultBody,
     MeterQueryRowBody,
     MeterUpdateMembers,
-    PageMeta,
-    PaginatedMeta,
     body_from_meter,
     changes_from_members,
     meter_from_members,
@@ -46,8 +42,8 @@ from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
 from tollgate.platform.filter_dialects import parse_query_filter_map_item, parse_string_field
 from tollgate.platform.filters import And, Comparison, Filter, Membership, Operator
+from tollgate.platform.wire_v3 import PageMeta, PaginatedMeta, checked_id, read_orders
 
-_ID = re.compile(ULID_PATTERN)
 _ORDERS = {
     "key": MeterOrder.SLUG,
     "name": MeterOrder.NAME,
@@ -63,7 +59,7 @@ def list_meters(call: Call) -> MeterPageBody:
     query: MeterListParameters = call.query
     faults: list[Fault] = []
     filters = _list_filters(query.filter, faults)
-    orders = _orders(query.sort, faults)
+    orders = read_orders(query.sort, _ORDERS, faults)
     if faults:
         raise InvalidInput(tuple(faults))
     (order_by, descending), *then_by = orders
@@ -199,23 +195,6 @@ def _list_filters(
     return tuple(found)
 
 
-def _orders(sort: str, faults: list[Fault]) -> list[tuple[MeterOrder, bool]]:
-    """Orders, the weightiest first, each with whether it descends."""
-    found: list[tuple[MeterOrder, bool]] = []
-    for part in sort.split(","):
-        name, _, direction = part.strip().partition(" ")
-        if name in _ORDERS and direction.strip() in ("", "asc", "desc"):
-            found.append((_ORDERS[name], direction.strip() == "desc"))
-        else:
-            message = (
-                f"takes one of {', '.join(_ORDERS)}, each with asc or desc after it if you like, "
-                "and commas in between"
-            )
-            faults.append(Fault(field="sort", code="invalid_sort", message=message))
-            break
-    return found
-
-
 def _row(asked: MeterQuery, row: QueryRow) -> MeterQueryRowBody:
     return MeterQueryRowBody.model_construct(
         value=plain_text(row.value),
@@ -261,10 +240,7 @@ def _csv(asked: MeterQuery, rows: Sequence[QueryRow]) -> bytes:
 
 
 def _meter(call: Call) -> Meter:
-    meter_id = call.path["meterId"]
-    if not _ID.fullmatch(meter_id):
-        message = "must be a ULID: 26 digits and upper-case letters"
-        raise InvalidInput((Fault(field="meterId", code="invalid_ulid", message=message),))
+    meter_id = checked_id(call.path["meterId"], "meterId")
     return MeterReader(call).get_by_id(call.namespace, meter_id)
 
 
