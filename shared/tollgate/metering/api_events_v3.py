@@ -84,10 +84,17 @@ class MeteringEventBody(EventBody):
     model_config = ConfigDict(extra="forbid")
 
 
+class CustomerReferenceBody(BaseModel):
+    """Whose usage an event is (schema `CustomerReference`)."""
+
+    id: str
+
+
 class MeteringIngestedEventBody(BaseModel):
     """An event and what became of it (schema `MeteringIngestedEvent`)."""
 
     event: MeteringEventBody
+    customer: CustomerReferenceBody | None = None
     ingested_at: WireInstant
     stored_at: WireInstant
     validation_errors: list[EventFaultBody] | None = None
@@ -220,6 +227,8 @@ def _item(event: ListedEvent) -> dict[str, object]:
         "ingested_at": format_instant(datetime_from_us(event.received_us)),
         "stored_at": format_instant(datetime_from_us(event.stored_us)),
     }
+    if event.customer_id is not None:
+        found["customer"] = {"id": event.customer_id}
     if event.faults:
         found["validation_errors"] = [
             {"code": fault.code, "message": fault.message, "attributes": fault.attributes}

@@ -37,6 +37,7 @@ _QUERY_NAMES = {
     "asOf": "as_of",
     "groupBy": "group_by_dimensions",
     "filterGroupBy": "filters.dimensions",
+    "filterCustomerId": "filters.dimensions.customer_id",
     "windowTimeZone": "time_zone",
 }
 _WORD = re.compile(r"\b(?:slug|eventType|eventFrom|valueProperty|groupBy)\b")
