@@ -6,6 +6,7 @@ rollups are built; the truth is a dictionary kept by hand beside it.
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -31,6 +32,7 @@ from tests.support.rollups import House
 from tollgate.core.clock import us_from_datetime
 from tollgate.customers.customer import parse_customer
 from tollgate.customers.customer_store import CustomerStore
+from tollgate.metering import ownership
 from tollgate.metering.meter import Aggregation
 from tollgate.metering.query import Answer, answer_query
 from tollgate.metering.question import CUSTOMER, MeterQuery
@@ -41,6 +43,7 @@ from tollgate.platform.sql import Database, migrate
 pytest_plugins = ["tests.support.stages"]
 NEVER = threading.Event()
 NAMES = ("one", "two")
+PHASES_MAX = (100, -1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +140,14 @@ def questions(draw: st.DrawFn) -> MeterQuery:
     )
 
 
+@contextmanager
+def written_with(phases_max: int) -> Iterator[None]:
+    """Questions with more changes than that are written in the other way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ownership, "_PHASES_MAX", phases_max)
+        yield
+
+
 Key = tuple[datetime | None, str | None, str | None, str | None]
 
 
@@ -209,7 +220,10 @@ def with_rows(asked: MeterQuery, mover: Mover, namespace: str) -> MeterQuery:
     used=events,
     moved=moves,
     asked=st.lists(questions(), min_size=4, max_size=4),
-    of=st.lists(st.sampled_from(Aggregation), min_size=3, max_size=3, unique=True),
+    way=st.tuples(
+        st.lists(st.sampled_from(Aggregation), min_size=3, max_size=3, unique=True),
+        st.sampled_from(PHASES_MAX),
+    ),
 )
 def test_usage_by_customer_is_a_plain_reading(
     stages: NewStage,
@@ -217,10 +231,10 @@ def test_usage_by_customer_is_a_plain_reading(
     used: list[Used],
     moved: list[Move],
     asked: list[MeterQuery],
-    of: list[Aggregation],
+    way: tuple[list[Aggregation], int],
 ) -> None:
-    truth = Truth()
-    with stages() as stage:
+    truth, (of, phases_max) = Truth(), way
+    with stages() as stage, written_with(phases_max):
         mover = Mover(database, stage.namespace)
         for move in sorted(moved, key=lambda move: move.instant):
             truth.move(move)
@@ -263,7 +277,11 @@ def test_customers_and_nobody_add_up_to_all(
         assert sum(row.value for row in parts) == sum(row.value for row in all_of_it) == len(used)
 
 
-def test_a_table_by_hand(stages: NewStage, database: Database) -> None:
+@pytest.mark.parametrize("phases_max", PHASES_MAX)
+@pytest.mark.parametrize("start", [None, START - timedelta(minutes=30)])
+def test_a_table_by_hand(
+    stages: NewStage, database: Database, start: datetime | None, phases_max: int
+) -> None:
     """`a` is one's at first, two's from 00:00:30 of the second day on; `b` is nobody's later."""
     moved = [
         Move(minute=0, microsecond=0, subject="a", owner="one"),
@@ -292,7 +310,7 @@ def test_a_table_by_hand(stages: NewStage, database: Database) -> None:
         Aggregation.LATEST: ("0.1", "7", "-2.5"),
         Aggregation.AVG: ("2.7", "503.5", "-2.5"),
     }
-    with stages() as stage:
+    with stages() as stage, written_with(phases_max):
         mover = Mover(database, stage.namespace)
         for move in moved:
             mover.move(move)
@@ -303,7 +321,7 @@ def test_a_table_by_hand(stages: NewStage, database: Database) -> None:
             for each in by_hand
         ]
         house.roll_up().build(NEVER)
-        asked = with_rows(MeterQuery(group_by=(CUSTOMER,)), mover, stage.namespace)
+        asked = with_rows(MeterQuery(start=start, group_by=(CUSTOMER,)), mover, stage.namespace)
         for each in house.meters:
             answer = answer_query(stage.clickhouse, each, asked, BOUNDS, house.reader())
             found = {row.customer_id: row.value for row in answer.rows}

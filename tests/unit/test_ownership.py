@@ -73,7 +73,6 @@ def test_changes_are_steps_of_a_timeline_that_alike_subjects_share() -> None:
 def test_nobody_asked_for_owns_nothing() -> None:
     found = ownership((), None, None)
     assert found == Ownership(timelines=(), subjects=())
-    assert found.owner_sql(Parameters(), "[]", "0") == "''"
 
 
 def test_values_are_bound_in_pieces_that_a_server_takes() -> None:

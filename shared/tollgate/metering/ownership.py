@@ -17,6 +17,8 @@ from tollgate.platform.filters import Parameters
 _BEGINNING = -(2**63)
 _PIECE_BYTES = 96 << 10
 _PIECE_NUMBERS = 4000
+_PHASES_MAX = 100
+_TABLE_MAX = 50_000
 Timeline = tuple[tuple[int, str], ...]
 """Owners, each from an instant on, until the next one's; "" is nobody."""
 
@@ -48,30 +50,36 @@ class Ownership:
         Args:
             bound: where values are bound.
             subjects: what `subjects_sql` gave.
-            instant_us: SQL of the row's instant in microseconds; of a cell, any inside it that no
-                change comes after.
+            instant_us: SQL of the row's instant in microseconds; of a cell, which no change is
+                inside of, its beginning.
         """
-        if not self.subjects:
-            return "''"
-        numbers = _bind_numbers(bound, [number + 1 for _, number in self.subjects])
-        timeline = f"transform(subject, {subjects}, {numbers}, toUInt32(0))"
-        if not self.changes:
-            names = bind_texts(bound, [timeline[0][1] for timeline in self.timelines])
-            # No array has an element 0: nobody.
-            return f"arrayElement({names}, {timeline})"
+        # One more timeline, of nobody, is that of all other subjects.
+        timelines = (*self.timelines, ((_BEGINNING, ""),))
+        numbers = _bind_numbers(bound, [number for _, number in self.subjects])
+        timeline = f"transform(subject, {subjects}, {numbers}, toUInt32({len(self.timelines)}))"
+        known = sorted({name for each in timelines for _, name in each})
+        names = bind_texts(bound, known)
+        places = {name: place for place, name in enumerate(known, 1)}
+        changes = sorted(self.changes)
+        if len(changes) <= _PHASES_MAX and len(changes) * len(timelines) <= _TABLE_MAX:
+            # A table: who owned what between which changes. Comparing is all there is to do.
+            table = [places[_owner_at(each, at)] for each in timelines for at in (None, *changes)]
+            phase = "".join(f" + ({instant_us} >= {at})" for at in changes)
+            step = f"{timeline} * {len(changes) + 1}{phase} + 1"
+            return f"arrayElement({names}, arrayElement({_bind_numbers(bound, table)}, {step}))"
         # All timelines in one list, and where each begins and ends in it.
-        steps = [step for each in self.timelines for step in each]
-        ends = list(accumulate(len(each) for each in self.timelines))
-        begins = [0, *ends[:-1]]
-        names = bind_texts(bound, [name for _, name in steps])
+        steps = [step for each in timelines for step in each]
+        ends = list(accumulate(map(len, timelines)))
+        owners = _bind_numbers(bound, [places[name] for _, name in steps])
         instants = _bind_numbers(bound, [at for at, _ in steps], "Int64")
         first, last = (
-            f"arrayElement({_bind_numbers(bound, n)}, {timeline})" for n in (begins, ends)
+            f"arrayElement({_bind_numbers(bound, each)}, {timeline} + 1)"
+            for each in ([0, *ends[:-1]], ends)
         )
         within = f"arraySlice({instants}, {first} + 1, {last} - {first})"
-        step = f"arrayLastIndex(at -> at <= {instant_us}, {within})"
-        # A subject without a timeline has none of its steps.
-        return f"if({timeline} = 0 OR {step} = 0, '', arrayElement({names}, {first} + {step}))"
+        # What is before all steps, as a cell may be that begins before the period, is of the first.
+        step = f"greatest(1, arrayLastIndex(at -> at <= {instant_us}, {within}))"
+        return f"arrayElement({names}, arrayElement({owners}, {first} + {step}))"
 
 
 def ownership(
@@ -109,6 +117,12 @@ def _timeline(spans: Sequence[tuple[int, int, str]], low: int, high: int) -> Tim
     return tuple(
         step for number, step in enumerate(steps) if not number or steps[number - 1][1] != step[1]
     )
+
+
+def _owner_at(timeline: Timeline, at: int | None) -> str:
+    """The owner from an instant on; None: at first."""
+    begun = [name for begin, name in timeline if at is not None and begin <= at]
+    return begun[-1] if begun else timeline[0][1]
 
 
 def bind_texts(bound: Parameters, values: Sequence[str]) -> str:
