@@ -1,4 +1,4 @@
-"""Meters, usage queries, events, subjects, the ledger."""
+"""Meters, usage queries, events, the ledger."""
 
 from tollgate.metering.service import UsageService
 from tollgate.platform.application import Application

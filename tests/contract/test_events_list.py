@@ -104,7 +104,7 @@ def test_v1_without_from_goes_back_72_hours(sender: Sender) -> None:
     assert ids(sender.v1(**{"from": ago(hours=200)})) == ["h71", "h73", "h100", "h180"]
 
 
-def test_no_event_has_a_customer_yet(sender: Sender) -> None:
+def test_an_event_of_nobody_is_no_customer_s(sender: Sender) -> None:
     sender.send(sender.event("e", time=ago(minutes=1)))
     customer = "01G65Z755AFWAKHE12NY0CQ9FH"
     assert sender.v1(customerId=[customer, customer]) == []

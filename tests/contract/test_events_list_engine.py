@@ -15,11 +15,11 @@ from tollgate.events.position import Position
 from tollgate.events.rows import instant_text
 from tollgate.metering.event_cursor import EventOrder
 from tollgate.metering.events_list import EventField, EventPage, EventQuery, list_events
-from tollgate.metering.filters import Comparison, Operator
 from tollgate.metering.store import MeterStore
 from tollgate.metering.validation import READINGS_MAX
 from tollgate.platform.clickhouse import ClickHouse
 from tollgate.platform.clickhouse_schema import migrate_clickhouse
+from tollgate.platform.filters import Comparison, Operator
 
 Key = tuple[int, Position]
 COLUMNS = (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollgate.core.times import EARLIEST, LATEST
-from tollgate.metering.filters import (
+from tollgate.platform.filters import (
     And,
     Comparison,
     Filter,

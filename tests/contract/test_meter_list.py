@@ -3,8 +3,8 @@
 import pytest
 
 from tests.support.control_plane import NS, meter_input, renamed
-from tollgate.metering import filters as f
 from tollgate.metering.store import MeterListing, MeterOrder, MeterStore
+from tollgate.platform import filters as f
 
 
 def listed(meters: MeterStore, listing: MeterListing) -> list[str]:

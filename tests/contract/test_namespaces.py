@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from tests.support.houses import EVENT, HOUSES, SHARED_METER, World, mark, other
+from tollgate.console.document import api_operations
 from tollgate.events.operations import OPERATIONS as INGEST_OPERATIONS
-from tollgate.metering.service import usage_operations
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Operation
 from tollgate.platform.functions import BY_NAME
 
-OPERATIONS = {o.operation_id: o for o in (*usage_operations(), *INGEST_OPERATIONS)}
+OPERATIONS = {o.operation_id: o for o in (*api_operations(), *INGEST_OPERATIONS)}
 V3_METER = {"aggregation": "count", "event_type": "usage"}
 
 
@@ -80,10 +80,21 @@ def by_letter(number: int) -> Callable[[World, str], Mapping[str, str]]:
     return lambda _world, house: {"letter": f"1-0-0-{2 * HOUSES.index(house) + number}"}
 
 
+def by_customer_id(world: World, house: str) -> Mapping[str, str]:
+    return {"customerIdOrKey": world.customer_ids[house], "customerId": world.customer_ids[house]}
+
+
+def customer(house: str) -> dict[str, Any]:
+    """The same subject in both houses."""
+    return {"key": mark(house), "name": mark(house), **USAGE}
+
+
 def by_backfill(_world: World, house: str) -> Mapping[str, str]:
     return {"name": f"backfill-{house}"}
 
 
+USAGE = {"usageAttribution": {"subjectKeys": ["same"]}}
+NO_USAGE: Mapping[str, Any] = {"usageAttribution": {"subjectKeys": []}}
 NO_EVENT = {"action": "void", "source": "nowhere", "reason": "none"}
 NO_EVENTS = {"filter": {"source": "nowhere"}}
 MODEL = {"groupByKey": "model"}
@@ -128,6 +139,13 @@ PROBES: Mapping[str, Sequence[Probe]] = {
         Probe(path=lambda _w, h: {"subjectIdOrKey": mark(h)}),
         Probe(path=lambda w, h: {"subjectIdOrKey": w.subject_ids[h]}),
     ),
+    "listCustomers": (PLAIN, Probe(query=lambda h: {"subject": mark(h)})),
+    "list-customers": (PLAIN,),
+    "getCustomer": (
+        Probe(path=by_customer_id),
+        Probe(path=lambda _w, h: {"customerIdOrKey": mark(h)}),
+    ),
+    "get-customer": (Probe(path=by_customer_id),),
     "listAccessKeys": (PLAIN, Probe(query=lambda h: {"namespace": h})),
     # Writes: the same names in both houses.
     "createMeter": (Probe(body=lambda h: SHARED_METER | {"slug": "made", "name": mark(h)}),),
@@ -142,6 +160,10 @@ PROBES: Mapping[str, Sequence[Probe]] = {
             body=lambda h: {"name": mark(h), "dimensions": MODEL_GROUP["groupBy"]},
         ),
     ),
+    "createCustomer": (Probe(body=lambda h: customer(h) | {"key": "made", **NO_USAGE}),),
+    "create-customer": (Probe(body=lambda h: {"key": "made_v3", "name": mark(h)}),),
+    "updateCustomer": (Probe(path=by_customer_id, body=customer),),
+    "upsert-customer": (Probe(path=by_customer_id, body=lambda h: {"name": mark(h)}),),
     "upsertSubject": (Probe(body=lambda h: [{"key": "made", "displayName": mark(h)}]),),
     "createAccessKey": (Probe(body=lambda h: {"scopes": ["read"], "name": mark(h)}),),
     "ingestEvents": (Probe(body=new_event, own=done),),
@@ -161,6 +183,10 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "revertBackfill": (Probe(path=by_backfill, body=lambda h: {"reason": mark(h)}),),
     "deleteMeter": (Probe(path=by_spare_meter, own=done, ends=True),),
     "delete-meter": (Probe(path=by_meter_id, own=done, ends=True),),
+    "deleteCustomer": (Probe(path=by_customer_id, own=done, ends=True),),
+    "delete-customer": (
+        Probe(path=lambda w, h: {"customerId": w.spare_customer_ids[h]}, own=done, ends=True),
+    ),
     "deleteSubject": (
         Probe(path=lambda _w, h: {"subjectIdOrKey": f"spare-{h}"}, own=done, ends=True),
     ),

@@ -7,13 +7,13 @@ import pytest
 
 from tests.support.houses import World
 from tests.support.server import wait_until
+from tollgate.console.document import api_operations
 from tollgate.core.ids import new_ulid
 from tollgate.events.operations import OPERATIONS as INGEST_OPERATIONS
-from tollgate.metering.service import usage_operations
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Operation
 
-OPERATIONS = {o.operation_id: o for o in (*usage_operations(), *INGEST_OPERATIONS)}
+OPERATIONS = {o.operation_id: o for o in (*api_operations(), *INGEST_OPERATIONS)}
 
 
 def bare_request(operation: Operation) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from tollgate.core.errors import (
     PermanentFault,
     Transient,
 )
+from tollgate.customers.customer_store import CustomerStore
 from tollgate.events.correction_operation_store import OperationStore
 from tollgate.events.recount_store import RecountStore
 from tollgate.events.seal_store import SealStore
@@ -30,7 +31,15 @@ from tollgate.metering.store import MeterListing, MeterStore
 from tollgate.platform.sql import Database, metadata, migrate, put_row
 
 # Whoever imports them all knows all tables.
-STORES = (DeadLetterStore, MeterStore, OperationStore, RecountStore, RollupStore, SealStore)
+STORES = (
+    CustomerStore,
+    DeadLetterStore,
+    MeterStore,
+    OperationStore,
+    RecountStore,
+    RollupStore,
+    SealStore,
+)
 
 
 def test_the_migrated_schema_is_the_one_that_the_stores_expect(database: Database) -> None:

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.postgres import frozen
 from tests.support.server import SAMPLE_METERS, Server, clean_environment, free_port, wait_until
+from tollgate.core.ids import new_ulid
 from tollgate.local.function_process import FunctionProcess
 from tollgate.local.postgres import Postgres
 from tollgate.metering.meter_memory import SNAPSHOT as METERS
@@ -175,7 +176,8 @@ def test_usage_that_starts_without_sql_answers_the_same_and_says_how_old_it_is(
                 ("GET", "/api/v1/meters/no_such_meter", None),
                 ("GET", "/api/v1/meters?includeDeleted=true", None),
                 ("GET", "/api/v3/openmeter/meters?filter[key][eq]=x", None),
-                ("GET", "/api/v1/subjects", None),
+                ("GET", "/api/v1/meters/tokens_total/query?groupBy=customer_id", None),
+                ("GET", f"/api/v1/events?customerId={new_ulid()}", None),
                 ("GET", "/api/v1/info/progress/c", None),
                 ("PUT", "/api/v1/meters/tokens_total", {"name": "x"}),
                 ("DELETE", "/api/v1/meters/tokens_total", None),

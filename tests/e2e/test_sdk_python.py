@@ -12,7 +12,12 @@ from corehttp.exceptions import HttpResponseError, ResourceExistsError, Resource
 from openmeter import Client
 from openmeter.aio import Client as AsyncClient
 from openmeter.models import (
+    Address,
+    CustomerCreate,
+    CustomerReplaceUpdate,
+    CustomerUsageAttribution,
     Event,
+    Metadata,
     MeterAggregation,
     MeterCreate,
     MeterQueryRequest,
@@ -191,6 +196,43 @@ def test_subjects(client: Client) -> None:
     subjects.delete(key)
     with pytest.raises(ResourceNotFoundError):
         subjects.get(key)
+
+
+def test_customers_and_their_usage(client: Client) -> None:
+    customers: Any = client.customers
+    kind, key, subject = fresh("kind"), fresh("acme"), fresh("subject")
+    usage = CustomerUsageAttribution(subject_keys=[subject])
+    wanted = CustomerCreate(
+        name="ACME",
+        key=key,
+        usage_attribution=usage,
+        currency="EUR",
+        billing_address=Address(country="DE", city="Berlin"),
+        metadata=Metadata({"crm": "17"}),
+    )
+    made = customers.create(wanted)
+    assert (made.key, made.currency, made.billing_address.city) == (key, "EUR", "Berlin")
+    assert made.usage_attribution.subject_keys == [subject]
+    assert customers.get(key).id == customers.get(made.id).id == made.id
+    found = customers.list(subject=subject.upper(), order_by="name", order="DESC")
+    assert ([each.id for each in found.items_property], found.total_count) == ([made.id], 1)
+    with pytest.raises(ResourceExistsError) as taken:
+        customers.create(CustomerCreate(name="Other", usage_attribution=usage))
+    answer: Any = taken.value.response
+    assert made.id in answer.json()["detail"]
+    counting = client.meters.create(meter(kind))
+    events = [event(kind, who, tokens=n) for n, who in enumerate((subject, key, "nobody"), 1)]
+    client.events.ingest_events(events)
+    of_customer: Any = {"filter_customer_id": [made.id], "group_by": ["customer_id"]}
+    result = counted(lambda: client.meters.query_json(counting.slug, **of_customer), 3)
+    assert [(row.customer_id, row.value) for row in result.data] == [(made.id, 3)]
+    listed = client.events.list(customer_id=[made.id], from_parameter=NOON - timedelta(days=1))
+    assert {each.customer_id for each in listed} == {made.id}
+    changed = customers.update(made.id, CustomerReplaceUpdate(name="ACME 2", key=key))
+    assert (changed.name, changed.usage_attribution.subject_keys) == ("ACME 2", [])
+    customers.delete(key)
+    with pytest.raises(ResourceNotFoundError):
+        customers.get(made.id)
 
 
 def test_a_refusal_is_understood(client: Client) -> None:

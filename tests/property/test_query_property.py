@@ -19,12 +19,12 @@ from tollgate.core.clock import us_from_datetime
 from tollgate.core.decimals import EXACT, divide
 from tollgate.events import record
 from tollgate.events.event import Arrival, Attributes, encode
-from tollgate.metering.filters import Membership
 from tollgate.metering.meter import Aggregation, ManagedBy, Meter
 from tollgate.metering.query import QueryBounds, run_query
 from tollgate.metering.question import MeterQuery
 from tollgate.metering.window import Windows, WindowSize, zone
 from tollgate.platform.event_log import StoredRecord
+from tollgate.platform.filters import Membership
 
 pytest_plugins = ["tests.support.stages"]
 # Around the end of summer time in New York (2026-11-01 06:00 UTC) and a month's end.

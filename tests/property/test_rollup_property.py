@@ -21,7 +21,6 @@ from tollgate.core.clock import us_from_datetime
 from tollgate.core.errors import Conflict
 from tollgate.events.position import Token
 from tollgate.metering.explain import reads_of
-from tollgate.metering.filters import Filter, Match, Membership, Presence
 from tollgate.metering.meter import Aggregation, Meter
 from tollgate.metering.query import Answer, answer_query
 from tollgate.metering.question import MeterQuery
@@ -30,6 +29,7 @@ from tollgate.metering.rollup_reader import stored_rows
 from tollgate.metering.window import WindowSize
 from tollgate.platform.clickhouse import DATABASE
 from tollgate.platform.event_log import StoredRecord
+from tollgate.platform.filters import Filter, Match, Membership, Presence
 from tollgate.platform.sql import Database, migrate
 
 pytest_plugins = ["tests.support.stages"]

@@ -20,8 +20,8 @@ from pydantic import TypeAdapter
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
+from tollgate.console.document import api_operations
 from tollgate.core.times import parse_instant
-from tollgate.metering.service import usage_operations
 from tollgate.platform.api import Operation
 
 Wire = Literal["v1", "v3"]
@@ -255,7 +255,7 @@ def _own_validator(wire: Wire, operation_id: str) -> Draft202012Validator:
 
 
 def _own_operation(wire: Wire, method: str, operation: str) -> Operation | None:
-    for each in usage_operations():
+    for each in api_operations():
         is_asked = operation == each.operation_id or (each.method, each.path) == (method, operation)
         if is_asked and (each.wire == "v3") == (wire == "v3"):
             return each

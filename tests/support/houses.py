@@ -47,6 +47,8 @@ class World:
     meter_ids: dict[str, str] = field(default_factory=dict)
     spare_meter_ids: dict[str, str] = field(default_factory=dict)
     subject_ids: dict[str, str] = field(default_factory=dict)
+    customer_ids: dict[str, str] = field(default_factory=dict)
+    spare_customer_ids: dict[str, str] = field(default_factory=dict)
     key_ids: dict[str, str] = field(default_factory=dict)
     token: str = ""
 
@@ -120,6 +122,10 @@ def furnish(world: World, house: str) -> None:
     world.spare_meter_ids[house] = world.admin(house, "POST", "/api/v1/meters", spare)["id"]
     subjects = [{"key": mark(house)}, {"key": f"spare-{house}"}]
     world.subject_ids[house] = world.admin(house, "POST", "/api/v1/subjects", subjects)[0]["id"]
+    for name, ids in ((mark(house), world.customer_ids), ("spare", world.spare_customer_ids)):
+        usage = {"usageAttribution": {"subjectKeys": [f"subject-of-{name}"]}}
+        customer = {"key": name, "name": mark(house), **usage}
+        ids[house] = world.admin(house, "POST", "/api/v1/customers", customer)["id"]
     spare_key = {"scopes": ["read"], "name": mark(house)}
     world.key_ids[house] = world.admin(house, "POST", "/api/v1/access-keys", spare_key)["id"]
     # The same key with other content in the other house: no conflict, for it is another identity.

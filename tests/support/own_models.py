@@ -6,14 +6,14 @@ from functools import cache
 import httpx
 
 from tests.support.contract import PROBLEM
-from tollgate.metering.service import usage_operations
+from tollgate.console.document import api_operations
 from tollgate.platform.api import Operation
 
 
 @cache
 def operation(operation_id: str) -> Operation:
     """An operation of ours by its id."""
-    return next(o for o in usage_operations() if o.operation_id == operation_id)
+    return next(o for o in api_operations() if o.operation_id == operation_id)
 
 
 def held(operation_id: str, response: httpx.Response) -> httpx.Response:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tollgate.core.errors import InvalidInput
-from tollgate.metering.filter_dialects import (
+from tollgate.platform.filter_dialects import (
     parse_datetime_field,
     parse_filter_id_exact,
     parse_filter_string,
@@ -17,7 +17,7 @@ from tollgate.metering.filter_dialects import (
     parse_string_field,
     parse_ulid_field,
 )
-from tollgate.metering.filters import (
+from tollgate.platform.filters import (
     And,
     Comparison,
     Filter,

@@ -1,5 +1,6 @@
 """The planner against a table by hand: what whole windows of a level cover, and what is left."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -189,4 +190,13 @@ def test_days_around_a_change_of_half_an_hour() -> None:
     cut = april + 37 * hour
     assert tile(asked, HOUR) == Tiling(
         tiles=((april, cut), (cut + hour, april + 48 * hour)), edges=((cut, cut + hour),)
+    )
+
+
+def test_a_change_of_owners_cuts_the_window_that_it_is_in() -> None:
+    cuts = frozenset((at("03 06:30"), at("04 00:00"), at("09 06:30")))
+    found = tile(replace(period(None, None), cuts=cuts), SUBJECT_DAY)
+    assert found == Tiling(
+        tiles=spans(("02 00:00", "03 00:00"), ("04 00:00", "07 00:00")),
+        edges=spans(("03 00:00", "04 00:00")),
     )

@@ -8,21 +8,31 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tollgate.platform.paths import INFRA
 
+if TYPE_CHECKING:
+    from tollgate.platform.api import Operation
+
 DOCUMENT = INFRA / "openapi" / "tollgate.json"
+
+
+def api_operations() -> tuple["Operation", ...]:
+    """The operations of every function whose service is one of operations."""
+    from tollgate.customers.service import customers_operations
+    from tollgate.metering.service import usage_operations
+
+    return (*customers_operations(), *usage_operations())
 
 
 def make_document() -> dict[str, Any]:
     """The document of every function's operations."""
     from tollgate.console.service import OPERATIONS as CONSOLE
     from tollgate.events.operations import OPERATIONS as INGEST
-    from tollgate.metering.service import usage_operations
     from tollgate.platform.openapi import openapi_document
 
-    return openapi_document((*INGEST, *usage_operations(), *CONSOLE))
+    return openapi_document((*INGEST, *api_operations(), *CONSOLE))
 
 
 def document_text() -> str:

@@ -80,6 +80,12 @@ class Conflict(TollgateError):
     code = "conflict"
 
 
+class Gone(TollgateError):
+    """The thing named was there, and was deleted."""
+
+    code = "gone"
+
+
 class TooLarge(TollgateError):
     """A bound on size or count was passed."""
 

@@ -65,6 +65,20 @@ class Subject:
     deleted_at: datetime | None
 
 
+def subject_key_fault(value: object) -> tuple[str, str] | None:
+    """What is wrong with a subject's key, as code and message; None: nothing."""
+    if not isinstance(value, str):
+        return "not_a_string", "must be a string"
+    if not value:
+        return "empty", "must not be empty"
+    if _FORBIDDEN_IN_KEY.search(value):
+        return "forbidden_character", "holds a control character"
+    if len(value) > KEY_LENGTH_MAX or len(value.encode()) > KEY_BYTES_MAX:
+        message = f"is longer than {KEY_LENGTH_MAX} characters or {KEY_BYTES_MAX} bytes"
+        return "too_long", message
+    return None
+
+
 def parse_subjects(raw: Sequence[object]) -> tuple[SubjectInput, ...]:
     """Checks a list of the contract's `SubjectUpsert`, as JSON's plain values.
 
@@ -100,17 +114,11 @@ class _Reading:
         value = self._members.get("key")
         if value is None:
             self._fault("key", "required", "is required")
-        elif not isinstance(value, str):
-            self._fault("key", "not_a_string", "must be a string")
-        elif not value:
-            self._fault("key", "empty", "must not be empty")
-        elif _FORBIDDEN_IN_KEY.search(value):
-            self._fault("key", "forbidden_character", "holds a control character")
-        elif len(value) > KEY_LENGTH_MAX or len(value.encode()) > KEY_BYTES_MAX:
-            message = f"is longer than {KEY_LENGTH_MAX} characters or {KEY_BYTES_MAX} bytes"
-            self._fault("key", "too_long", message)
-        else:
-            return value
+            return ""
+        wrong = subject_key_fault(value)
+        if wrong is None:
+            return str(value)
+        self._fault("key", *wrong)
         return ""
 
     def fields(self) -> SubjectFields:

@@ -39,6 +39,7 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
     "ingest": ("ingest",),
     "load": ("load-1", "load-2"),
     "rollup": ("rollup",),
+    "customers": ("customers",),
     "usage": ("usage",),
     "console": ("console",),
 }

@@ -204,6 +204,7 @@ def sealed_value(
         filters=asked.filters,
         subject_filter=asked.subject_filter,
         customers=asked.customers,
+        attributions=asked.attributions,
         as_of=seal.vector,
     )
     bounds = QueryBounds(rows_max=100_000, seconds_max=60)

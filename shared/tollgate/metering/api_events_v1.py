@@ -12,6 +12,7 @@ from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
 from tollgate.events.as_of import FIELD, as_of
+from tollgate.metering.attribution_reader import attributions_of_filters, with_customers
 from tollgate.metering.event_cursor import EventOrder, decode_cursor, encode_cursor
 from tollgate.metering.event_filters import Fields, Filters, read_filters
 from tollgate.metering.events_list import (
@@ -22,17 +23,17 @@ from tollgate.metering.events_list import (
     ListedEvent,
     list_events,
 )
-from tollgate.metering.filter_dialects import (
-    parse_filter_id_exact,
-    parse_filter_string,
-    parse_filter_time,
-)
-from tollgate.metering.filters import Comparison, Filter, Operator, contains
 from tollgate.metering.meter_reader import AGE_DOCUMENT, MeterReader
 from tollgate.metering.tracking import tracked
 from tollgate.metering.wire_v1 import AsOf, JsonText, Names, Wire, WireInstant
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
+from tollgate.platform.filter_dialects import (
+    parse_filter_id_exact,
+    parse_filter_string,
+    parse_filter_time,
+)
+from tollgate.platform.filters import Comparison, Filter, Operator, contains
 from tollgate.platform.parts import open_clickhouse
 
 _DEFAULT_PERIOD = timedelta(hours=72)
@@ -141,15 +142,20 @@ def read_page(
 ) -> EventPage:
     """The page, once what the request's position token names is loaded; by its `asOf`."""
     await_position(call)
-    asked = replace(asked, as_of=as_of(call, call.query.as_of, as_of_field))
+    asked = replace(
+        asked,
+        as_of=as_of(call, call.query.as_of, as_of_field),
+        attributions=attributions_of_filters(call, asked.filters),
+    )
     parts = call.parts
     with tracked(call, client_id):
-        return list_events(
+        page = list_events(
             parts.get(open_clickhouse),
             MeterReader(call),
             asked,
             parts.settings.query_seconds_max,
         )
+        return with_customers(call, page)
 
 
 def filters_from_parameters(query: EventListParameters, now: datetime) -> Filters:
@@ -217,6 +223,8 @@ def _item(event: ListedEvent) -> dict[str, object]:
         "ingestedAt": format_instant(datetime_from_us(event.received_us)),
         "storedAt": format_instant(datetime_from_us(event.stored_us)),
     }
+    if event.customer_id is not None:
+        found["customerId"] = event.customer_id
     if event.faults:
         found["validationError"] = "; ".join(fault.message for fault in event.faults)
     return found

@@ -19,16 +19,16 @@ from tollgate.metering.events_list import (
     EventQuery,
     ListedEvent,
 )
-from tollgate.metering.filter_dialects import (
-    parse_datetime_field,
-    parse_string_field,
-    parse_ulid_field,
-)
 from tollgate.metering.meter_reader import AGE_DOCUMENT
 from tollgate.metering.wire_v1 import WireInstant
 from tollgate.metering.wire_v3 import AsOf
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
+from tollgate.platform.filter_dialects import (
+    parse_datetime_field,
+    parse_string_field,
+    parse_ulid_field,
+)
 
 PATH = "/api/v3/openmeter/events"
 _AFTER, _BEFORE = "page[after]", "page[before]"
@@ -84,10 +84,17 @@ class MeteringEventBody(EventBody):
     model_config = ConfigDict(extra="forbid")
 
 
+class CustomerReferenceBody(BaseModel):
+    """Whose usage an event is (schema `CustomerReference`)."""
+
+    id: str
+
+
 class MeteringIngestedEventBody(BaseModel):
     """An event and what became of it (schema `MeteringIngestedEvent`)."""
 
     event: MeteringEventBody
+    customer: CustomerReferenceBody | None = None
     ingested_at: WireInstant
     stored_at: WireInstant
     validation_errors: list[EventFaultBody] | None = None
@@ -220,6 +227,8 @@ def _item(event: ListedEvent) -> dict[str, object]:
         "ingested_at": format_instant(datetime_from_us(event.received_us)),
         "stored_at": format_instant(datetime_from_us(event.stored_us)),
     }
+    if event.customer_id is not None:
+        found["customer"] = {"id": event.customer_id}
     if event.faults:
         found["validation_errors"] = [
             {"code": fault.code, "message": fault.message, "attributes": fault.attributes}

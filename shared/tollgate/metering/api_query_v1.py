@@ -13,14 +13,13 @@ from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.times import format_instant
 from tollgate.events.api_position import await_position
 from tollgate.events.as_of import as_of
+from tollgate.metering.attribution_reader import customer_ids, with_attributions
 from tollgate.metering.explain import reads_of
-from tollgate.metering.filter_dialects import parse_filter_string
-from tollgate.metering.filters import And, Filter, Membership
 from tollgate.metering.meter import Meter
 from tollgate.metering.meter_reader import AGE_DOCUMENT, MeterReader
 from tollgate.metering.paging import decode_cursor, encode_cursor
 from tollgate.metering.query import WHOLE, Answer, Page, QueryBounds, answer_query
-from tollgate.metering.question import SUBJECT, MeterQuery, QueryRow
+from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, QueryRow
 from tollgate.metering.rollup_reader import open_rollup_reader
 from tollgate.metering.tracking import tracked
 from tollgate.metering.wire_v1 import (
@@ -31,6 +30,8 @@ from tollgate.metering.wire_v1 import (
 )
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
+from tollgate.platform.filter_dialects import parse_filter_string
+from tollgate.platform.filters import And, Filter, Membership
 from tollgate.platform.parts import open_clickhouse
 
 CSV: Final = "text/csv"
@@ -41,7 +42,7 @@ def query_meter(call: Call) -> Reply:
     """Usage of a meter, as JSON or CSV."""
     meter = MeterReader(call).get(call.namespace, call.path["meterIdOrSlug"])
     body: MeterQueryBody = call.body or call.query
-    asked = query_from_body(body)
+    asked = with_attributions(call, meter, query_from_body(body))
     await_position(call)
     asked = replace(asked, as_of=as_of(call, body.as_of))
     page = _page(call, meter, asked, body)
@@ -110,7 +111,7 @@ def query_from_body(body: MeterQueryBody) -> MeterQuery:
         subjects=tuple(body.subject) if body.subject else None,
         group_by=tuple(group_by),
         filters=_filters(body),
-        customers={} if body.filter_customer_id else None,
+        customers=customer_ids(body.filter_customer_id),
         fill=body.fill,
     )
 
@@ -167,8 +168,8 @@ def _row(row: QueryRow) -> dict[str, Any]:
 
 
 def _csv(call: Call, asked: MeterQuery, rows: Sequence[QueryRow]) -> bytes:
-    dimensions = [n for n in asked.group_by if n not in (SUBJECT, "customer_id")]
-    by_subject = SUBJECT in asked.group_by
+    dimensions = [n for n in asked.group_by if n not in (SUBJECT, CUSTOMER)]
+    by_subject, by_customer = SUBJECT in asked.group_by, CUSTOMER in asked.group_by
     names: dict[str, str] = {}
     if by_subject and rows:
         subjects = {row.subject for row in rows if row.subject}
@@ -176,9 +177,11 @@ def _csv(call: Call, asked: MeterQuery, rows: Sequence[QueryRow]) -> bytes:
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     subject_columns = ["subject", "subject_display_name"] if by_subject else []
+    subject_columns += [CUSTOMER] if by_customer else []
     writer.writerow(["window_start", "window_end", *subject_columns, *dimensions, "value"])
     for row in rows:
         subject = [row.subject, names.get(row.subject or "", "")] if by_subject else []
+        subject += [row.customer_id] if by_customer else []
         writer.writerow(
             [
                 format_instant(row.start),

@@ -2,15 +2,15 @@
 
 import csv
 import io
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tollgate.core.decimals import plain_text
 from tollgate.core.errors import Conflict, Fault, InvalidInput
-from tollgate.core.ids import ULID_PATTERN
 from tollgate.core.times import format_instant
+from tollgate.customers.api_customers_v1 import open_customers
+from tollgate.customers.customer import Customer
 from tollgate.events.api_position import await_position
 from tollgate.events.as_of import as_of
 from tollgate.metering.api_query_v1 import (
@@ -19,9 +19,8 @@ from tollgate.metering.api_query_v1 import (
     tracked_query,
     wants_csv,
 )
+from tollgate.metering.attribution_reader import customer_ids, with_attributions
 from tollgate.metering.explain import reads_of
-from tollgate.metering.filter_dialects import parse_query_filter_map_item, parse_string_field
-from tollgate.metering.filters import And, Comparison, Filter, Membership, Operator
 from tollgate.metering.meter import Meter
 from tollgate.metering.meter_reader import AGE_DOCUMENT, MeterReader, open_meters
 from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, QueryRow
@@ -37,8 +36,6 @@ from tollgate.metering.wire_v3 import (
     MeterQueryResultBody,
     MeterQueryRowBody,
     MeterUpdateMembers,
-    PageMeta,
-    PaginatedMeta,
     body_from_meter,
     changes_from_members,
     meter_from_members,
@@ -46,8 +43,10 @@ from tollgate.metering.wire_v3 import (
 )
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
+from tollgate.platform.filter_dialects import parse_query_filter_map_item, parse_string_field
+from tollgate.platform.filters import And, Comparison, Filter, Membership, Operator
+from tollgate.platform.wire_v3 import PageMeta, PaginatedMeta, checked_id, read_orders
 
-_ID = re.compile(ULID_PATTERN)
 _ORDERS = {
     "key": MeterOrder.SLUG,
     "name": MeterOrder.NAME,
@@ -63,7 +62,7 @@ def list_meters(call: Call) -> MeterPageBody:
     query: MeterListParameters = call.query
     faults: list[Fault] = []
     filters = _list_filters(query.filter, faults)
-    orders = _orders(query.sort, faults)
+    orders = read_orders(query.sort, _ORDERS, faults)
     if faults:
         raise InvalidInput(tuple(faults))
     (order_by, descending), *then_by = orders
@@ -121,12 +120,13 @@ def query_meter(call: Call) -> Reply | MeterQueryResultBody:
     asked = query_from_body(body)
     await_position(call)
     try:
+        asked = with_attributions(call, meter, asked)
         asked = replace(asked, as_of=as_of(call, body.as_of))
         answer = tracked_query(call, meter, asked, client_id=None)
     except InvalidInput as invalid:
         raise InvalidInput(tuple(map(query_fault_in_v3_names, invalid.faults))) from None
     if wants_csv(call):
-        return Reply(body=_csv(asked, answer.rows), media_type=f"{CSV}; charset=utf-8")
+        return Reply(body=_csv(call, asked, answer.rows), media_type=f"{CSV}; charset=utf-8")
     explained = [body_from_read(each) for each in reads_of(asked, answer.source)]
     return MeterQueryResultBody.model_construct(
         start=asked.start,
@@ -166,7 +166,7 @@ def query_from_body(body: MeterQueryBody) -> MeterQuery:
         subjects=members.get(SUBJECT),
         group_by=tuple(body.group_by_dimensions or ()),
         filters=filters,
-        customers={} if CUSTOMER in members else None,
+        customers=customer_ids(members.get(CUSTOMER)),
     )
 
 
@@ -199,23 +199,6 @@ def _list_filters(
     return tuple(found)
 
 
-def _orders(sort: str, faults: list[Fault]) -> list[tuple[MeterOrder, bool]]:
-    """Orders, the weightiest first, each with whether it descends."""
-    found: list[tuple[MeterOrder, bool]] = []
-    for part in sort.split(","):
-        name, _, direction = part.strip().partition(" ")
-        if name in _ORDERS and direction.strip() in ("", "asc", "desc"):
-            found.append((_ORDERS[name], direction.strip() == "desc"))
-        else:
-            message = (
-                f"takes one of {', '.join(_ORDERS)}, each with asc or desc after it if you like, "
-                "and commas in between"
-            )
-            faults.append(Fault(field="sort", code="invalid_sort", message=message))
-            break
-    return found
-
-
 def _row(asked: MeterQuery, row: QueryRow) -> MeterQueryRowBody:
     return MeterQueryRowBody.model_construct(
         value=plain_text(row.value),
@@ -235,7 +218,7 @@ def _group(row: QueryRow, name: str) -> str:
             return row.dimensions[name]
 
 
-def _csv(asked: MeterQuery, rows: Sequence[QueryRow]) -> bytes:
+def _csv(call: Call, asked: MeterQuery, rows: Sequence[QueryRow]) -> bytes:
     subject = [SUBJECT] if SUBJECT in asked.group_by else []
     by_customer = CUSTOMER in asked.group_by
     dimensions = [name for name in dict.fromkeys(asked.group_by) if name not in _RESERVED]
@@ -244,9 +227,10 @@ def _csv(asked: MeterQuery, rows: Sequence[QueryRow]) -> bytes:
     writer = csv.writer(out)
     # A dimension is named freely, so its name is as unsafe as its values.
     writer.writerow(["from", "to", *subject, *customer, *map(safe_cell, dimensions), "value"])
+    ids = {row.customer_id for row in rows if row.customer_id}
+    names = call.parts.get(open_customers).find(call.namespace, ids) if ids else {}
     for row in rows:
-        # Without customers, of whom key and name would be, no row is grouped by one.
-        customer_cells = [row.customer_id or "", "", ""] if by_customer else []
+        customer_cells = _customer_cells(names, row.customer_id) if by_customer else []
         writer.writerow(
             [
                 format_instant(row.start),
@@ -260,11 +244,13 @@ def _csv(asked: MeterQuery, rows: Sequence[QueryRow]) -> bytes:
     return out.getvalue().encode()
 
 
+def _customer_cells(known: Mapping[str, Customer], customer_id: str | None) -> list[str]:
+    found = known.get(customer_id or "")
+    return ["", "", ""] if found is None else [found.id, found.key or "", found.name]
+
+
 def _meter(call: Call) -> Meter:
-    meter_id = call.path["meterId"]
-    if not _ID.fullmatch(meter_id):
-        message = "must be a ULID: 26 digits and upper-case letters"
-        raise InvalidInput((Fault(field="meterId", code="invalid_ulid", message=message),))
+    meter_id = checked_id(call.path["meterId"], "meterId")
     return MeterReader(call).get_by_id(call.namespace, meter_id)
 
 

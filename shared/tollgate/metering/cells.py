@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from tollgate.events.facts import after, counting, within
 from tollgate.metering.aggregation import DOCUMENT, Value
-from tollgate.metering.filters import Parameters
 from tollgate.metering.meter import Aggregation, Meter
 from tollgate.metering.rollup import MINUTE, Level, Segment, dimension_names, levels_of
 from tollgate.metering.slices import Slice
 from tollgate.metering.statement import ORDER, nullable_dimension
 from tollgate.platform.clickhouse import DATABASE
+from tollgate.platform.filters import Parameters
 
 _NO_TEXT = "''"
 _NO_BITS = "toUInt64(0) AS bits"

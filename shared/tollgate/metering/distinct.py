@@ -7,9 +7,9 @@ from tollgate.core.errors import NotFound
 from tollgate.events.facts import UNCORRECTED, counting, has_corrections, within
 from tollgate.events.position import Token
 from tollgate.metering.aggregation import DOCUMENT
-from tollgate.metering.filters import Parameters
 from tollgate.metering.meter import Meter
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
+from tollgate.platform.filters import Parameters
 
 VALUES_MAX = 10_000
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.metering.events_list import EventField
-from tollgate.metering.filters import Filter
+from tollgate.platform.filters import Filter
 
 Filters = tuple[tuple[EventField, Filter], ...]
 Fields = Mapping[str, tuple[EventField, Callable[[object, str], Filter]]]

@@ -5,7 +5,7 @@ payloads of these few rows read, found by the table's order. A row that the load
 same position) is one event.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -14,12 +14,13 @@ import msgspec
 
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.times import format_instant
+from tollgate.customers.attribution import Attribution
 from tollgate.events.facts import UNCORRECTED, counting, has_corrections, within
 from tollgate.events.position import Position, Token
 from tollgate.metering.aggregation import DOCUMENT
 from tollgate.metering.event_cursor import EventKey, EventOrder
-from tollgate.metering.filters import Filter, Parameters, to_sql
 from tollgate.metering.meter import Meter
+from tollgate.metering.ownership import ownership
 from tollgate.metering.query import FINAL_SETTINGS
 from tollgate.metering.validation import (
     READINGS_MAX,
@@ -33,6 +34,15 @@ from tollgate.metering.validation import (
     readings_sql,
 )
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
+from tollgate.platform.filters import (
+    And,
+    Comparison,
+    Filter,
+    Membership,
+    Operator,
+    Parameters,
+    to_sql,
+)
 
 LIMIT_MAX = 100
 _POSITION = ("log_generation", "log_partition", "log_offset", "log_index")
@@ -65,12 +75,6 @@ class EventField(StrEnum):
     STORED_AT = "stored_at"
 
 
-# No event belongs to a customer as long as there are none: the column is one of absent values.
-_COLUMNS = {field: field.value for field in EventField} | {
-    EventField.CUSTOMER: "CAST(NULL, 'Nullable(String)')"
-}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventQuery:
     """Which page of which events.
@@ -84,6 +88,7 @@ class EventQuery:
         before: only what precedes it, the nearest ones; not together with `after`.
         limit: events on the page, 1 to `LIMIT_MAX`.
         as_of: only what was known at this vector of the log; None: all that is known now.
+        attributions: of every customer that is named in filters.
     """
 
     namespace: str
@@ -94,6 +99,7 @@ class EventQuery:
     before: EventKey | None = None
     limit: int = LIMIT_MAX
     as_of: Token | None = None
+    attributions: tuple[Attribution, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +114,7 @@ class ListedEvent:
         extensions: JSON object of CloudEvents extensions, "" without any.
         data: JSON object as it was sent, digit for digit; "" without any.
         faults: why it does not count.
+        customer_id: whose usage it is; None: nobody's, or not asked yet.
     """
 
     key: EventKey
@@ -123,6 +130,7 @@ class ListedEvent:
     extensions: str
     data: str
     faults: tuple[EventFault, ...]
+    customer_id: str | None = None
 
     def members(self, *, extensions: bool) -> dict[str, object]:
         """The CloudEvent for JSON by msgspec; `data` is raw text, so no number is touched.
@@ -235,8 +243,10 @@ def _select(
     corrected = has_corrections(clickhouse, asked.namespace)
     conditions.append(counting(namespace, vector=asked.as_of) if corrected else UNCORRECTED)
     for field, condition in asked.filters:
-        nullable = field is EventField.CUSTOMER
-        conditions.append(f"({to_sql(condition, _COLUMNS[field], bound, nullable=nullable)})")
+        if field is EventField.CUSTOMER:
+            conditions += _of_customer(condition, asked.attributions, bound)
+        else:
+            conditions.append(f"({to_sql(condition, field.value, bound)})")
     boundary = asked.after or asked.before
     parameters: dict[str, object] = {}
     if boundary is not None:
@@ -271,6 +281,31 @@ def _select(
         )
         for position, row in list(places.items())[:wanted]
     ]
+
+
+def _of_customer(
+    condition: Filter, attributions: Sequence[Attribution], bound: Parameters
+) -> Iterable[str]:
+    """Conditions on whose usage an event is."""
+    owned = ownership(attributions, None, None)
+    subjects = owned.subjects_sql(bound)
+    if not _holds_for_nobody(condition):
+        # The table's order finds them.
+        yield f"subject IN {subjects}"
+    owner = owned.owner_sql(bound, subjects, "toUnixTimestamp64Micro(time)")
+    yield f"({to_sql(condition, f'({owner})', bound)})"
+
+
+def _holds_for_nobody(condition: Filter) -> bool:
+    match condition:
+        case Comparison(operator=operator):
+            return operator is not Operator.EQUAL
+        case Membership(negated=negated):
+            return negated
+        case And(filters=filters):
+            return all(map(_holds_for_nobody, filters))
+        case _:
+            return True
 
 
 def _beyond(

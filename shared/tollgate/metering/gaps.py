@@ -21,8 +21,8 @@ def filled(
     """The rows with those that are missing, in the same order; at most one more than `rows_max`.
 
     Windows are those that overlap [start, end) of the question; where it is open, those from the
-    first to the last row. Groups are those that have any row, and the subjects that were asked for
-    where only they are grouped by.
+    first to the last row. Groups are those that have any row, and the subjects or customers that
+    were asked for where only they are grouped by.
     """
     known = {row.key(asked): row for row in rows}
     groups = _groups(asked, rows)
@@ -62,6 +62,8 @@ def _groups(asked: MeterQuery, rows: Iterable[QueryRow]) -> list[tuple[str, ...]
         found.add(())
     elif names == (SUBJECT,) and asked.subjects is not None:
         found |= {(subject,) for subject in asked.subjects}
+    elif names == (CUSTOMER,) and asked.customers is not None:
+        found |= {(customer,) for customer in asked.customers}
     return sorted(found)
 
 
@@ -74,7 +76,7 @@ def _empty(
         start=start,
         end=end,
         subject=dimensions.pop(SUBJECT, None),
-        customer_id=dimensions.pop(CUSTOMER, None),
+        customer_id=dimensions.pop(CUSTOMER, None) or None,
         dimensions=dimensions,
         is_gap=is_gap,
     )

@@ -3,7 +3,7 @@
 Pure arithmetic on instants: integer microseconds since the epoch, UTC. Periods are half-open.
 
 A window of a level is taken whole or not at all. It can be taken unless something cuts it: a bound
-of the asked period, or of an asked window, strictly inside it.
+of the asked period, or of an asked window, or a change of owners, strictly inside it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,6 +28,7 @@ class Period:
         low, high: the asked period; None is open.
         first, last: where those facts are: none before `first`, none at or after `last`.
         windows: the asked windows; None: one total.
+        cuts: further instants that no window of a level may span.
     """
 
     low: int | None
@@ -35,6 +36,7 @@ class Period:
     first: int
     last: int
     windows: Windows | None
+    cuts: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,8 @@ def tile(period: Period, level: Level) -> Tiling | None:
         )
         if bound is not None and not outside
     ]
-    cut = sorted({at - at % size for at in (*inner, *bounds) if at % size and start <= at < end})
+    inside = (*inner, *bounds, *period.cuts)
+    cut = sorted({at - at % size for at in inside if at % size and start <= at < end})
     edges = tuple(_merged((at, at + size) for at in cut))
     tiles = tuple(_between(start, end, edges))
     left = sum(b - a for a, b in edges)

@@ -111,9 +111,9 @@ def answer_query(
         Transient: ClickHouse is away.
     """
     _check(meter, asked)
-    if asked.customers is not None and not asked.customers:
-        return _paged(meter, asked, (), None, bounds, page)
     statement = Statement(meter, asked)
+    if asked.customers is not None and not statement.ownership.subjects:
+        return _paged(meter, asked, (), None, bounds, page)
     # Rollups know neither what was known then nor what might be.
     live = asked.as_of is None and asked.supposing is None
     rollups = reader.rollups(meter) if reader is not None and live else None
@@ -188,9 +188,6 @@ def _check(meter: Meter, asked: MeterQuery) -> None:
     faults += [
         _unknown("filterGroupBy", n, meter) for n in asked.filters if n not in meter.group_by
     ]
-    if CUSTOMER in asked.group_by and asked.customers is None:
-        message = "group by customer_id needs a filter by customer"
-        faults.append(Fault(field="groupBy", code="customer_filter_required", message=message))
     if asked.start and asked.end and asked.start >= asked.end:
         faults.append(Fault(field="to", code="empty_period", message="must be later than `from`"))
     try:
@@ -305,6 +302,7 @@ def _level_and_tiling(
         first=rollups.first_minute * MINUTE_US,
         last=(rollups.last_minute + 1) * MINUTE_US,
         windows=windows,
+        cuts=statement.ownership.changes,
     )
     for level in levels:
         tiling = tile(period, level)
@@ -346,7 +344,7 @@ def _rows(
             start=start,
             end=end,
             subject=None if subject is None else row[subject],
-            customer_id=None if customer is None else row[customer],
+            customer_id=None if customer is None else row[customer] or None,
             dimensions={name: row[place] for name, place in places.items()},
         )
 

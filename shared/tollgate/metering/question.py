@@ -6,9 +6,10 @@ from datetime import datetime
 from decimal import Decimal
 
 from tollgate.core.clock import us_from_datetime
+from tollgate.customers.attribution import Attribution
 from tollgate.events.position import Token
-from tollgate.metering.filters import Filter
 from tollgate.metering.window import WindowSize
+from tollgate.platform.filters import Filter
 
 SUBJECT, CUSTOMER = "subject", "customer_id"
 
@@ -40,7 +41,9 @@ class MeterQuery:
         group_by: names of the meter's dimensions, `subject`, `customer_id`, in order.
         filters: conditions on dimensions.
         subject_filter: a condition on the subject, besides `subjects`.
-        customers: subject to customer, of the customers asked for; None: no customer is asked for.
+        customers: only usage of these customers, by id; None: whosever it is.
+        attributions: whose usage is whose, of the customers asked for, or of all if it is grouped
+            by customer without any; `attribution_reader.py` adds them.
         as_of: only what was known at this vector of the log; None: all that is known now.
         supposing: that other events counted.
         fill: whether windows without usage are rows too.
@@ -54,7 +57,8 @@ class MeterQuery:
     group_by: tuple[str, ...] = ()
     filters: Mapping[str, Filter] = field(default_factory=dict)
     subject_filter: Filter | None = None
-    customers: Mapping[str, str] | None = None
+    customers: tuple[str, ...] | None = None
+    attributions: tuple[Attribution, ...] = ()
     as_of: Token | None = None
     supposing: Hypothesis | None = None
     fill: bool = False

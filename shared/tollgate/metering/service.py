@@ -1,4 +1,4 @@
-"""The service of `functions/usage`: every operation of meters, events, subjects and access keys."""
+"""The service of `functions/usage`: every operation of meters, events, ledger and access keys."""
 
 import asyncio
 import importlib
@@ -36,7 +36,6 @@ _MODULES = (
     "tollgate.metering.api_backfills",
     "tollgate.events.api_debug",
     "tollgate.events.api_backup",
-    "tollgate.customers.api_v1",
     "tollgate.platform.api_keys",
 )
 

@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from tollgate.events.facts import UNCORRECTED, after, counting, within
 from tollgate.events.position import Token
 from tollgate.metering.aggregation import DOCUMENT, LATEST_ORDER, Value
-from tollgate.metering.filters import Parameters, to_sql
 from tollgate.metering.jsonpath import JsonPath
 from tollgate.metering.meter import Meter
+from tollgate.metering.ownership import ownership
 from tollgate.metering.plan import Span, Tiling
 from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, RowKey
 from tollgate.metering.rollup import MINUTE_US, Level, Rollups, Segment, dimension_names
 from tollgate.metering.window import Windows
 from tollgate.platform.clickhouse import DATABASE
+from tollgate.platform.filters import Parameters, to_sql
 
 ORDER = ", ".join(LATEST_ORDER)
+EVENT_US = "toUnixTimestamp64Micro(time)"
+CELL_US = f"toInt64(minute) * {MINUTE_US}"
 
 
 def at_sql(us: int) -> str:
@@ -79,6 +82,7 @@ class Statement:
     """Builds the SQL of one query. Every value is bound.
 
     Attributes:
+        ownership: whose usage is whose within the period.
         corrected: whether events have to be asked whether they count.
         vector: only what was known at it is read; None: all that is there.
     """
@@ -92,6 +96,7 @@ class Statement:
         self.low = max(filter(None, (asked.start, meter.event_from)), default=None)
         self.groups = tuple(dict.fromkeys(asked.group_by))
         self._bound = Parameters("p")
+        self.ownership = ownership(asked.attributions, self.low, asked.end)
         self._paths = {
             name: path
             for name, path in meter.dimension_paths().items()
@@ -100,12 +105,11 @@ class Statement:
         self._columns = {name: f"dimension_{number}" for number, name in enumerate(self._paths)}
         self._namespace = self._bound.bind(meter.namespace)
         self._event_type = self._bound.bind(meter.event_type)
+        self._owned = self.ownership.subjects_sql(self._bound) if self.ownership.subjects else ""
         self._subjects = self._subject_conditions()
         self._times = self._time_conditions()
         self._having = self._dimension_conditions()
-        self._group_columns = [
-            f"{self._group(name)} AS group_{number}" for number, name in enumerate(self.groups)
-        ]
+        self._owner_at: dict[str, str] = {}
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -137,7 +141,8 @@ class Statement:
         if supposing is not None:
             counted = " AND ".join(facts)
             facts = [f"(({counted}) AND NOT ({supposing.without}) OR ({supposing.also}))"]
-        return " AND ".join([*parts, *facts, *self._subjects, *self._times])
+        subjects = [*self._subjects, *self._owner_conditions(EVENT_US)]
+        return " AND ".join([*parts, *facts, *subjects, *self._times])
 
     def _subject_conditions(self) -> list[str]:
         asked, bind = self.asked, self._bound.bind
@@ -145,10 +150,22 @@ class Statement:
         if asked.subjects is not None:
             parts.append(f"subject IN {bind(asked.subjects)}")
         if asked.customers is not None:
-            parts.append(f"subject IN {bind(tuple(sorted(asked.customers)))}")
+            parts.append(f"subject IN {self._owned or bind(())}")
         if asked.subject_filter is not None:
             parts.append(f"({to_sql(asked.subject_filter, 'subject', self._bound)})")
         return parts
+
+    def _owner_conditions(self, instant_us: str) -> list[str]:
+        """Without rows of a customer's subject at a time when it is not the customer's."""
+        if self.asked.customers is None or not self.ownership.changes:
+            return []
+        return [f"{self._owner(instant_us)} != ''"]
+
+    def _owner(self, instant_us: str) -> str:
+        if instant_us not in self._owner_at:
+            found = self.ownership.owner_sql(self._bound, self._owned, instant_us)
+            self._owner_at[instant_us] = found
+        return self._owner_at[instant_us]
 
     def _time_conditions(self) -> list[str]:
         parts = []
@@ -165,14 +182,17 @@ class Statement:
         ]
         return " AND ".join(parts) or "true"
 
-    def _group(self, name: str) -> str:
+    def _group_columns(self, instant_us: str) -> list[str]:
+        return [
+            f"{self._group(name, instant_us)} AS group_{number}"
+            for number, name in enumerate(self.groups)
+        ]
+
+    def _group(self, name: str, instant_us: str) -> str:
         if name == SUBJECT:
             return "subject"
         if name == CUSTOMER:
-            customers = self.asked.customers or {}
-            subjects = self._bound.bind(tuple(customers))
-            owners = self._bound.bind(tuple(customers.values()))
-            return f"transform(subject, {subjects}, {owners}, '')"
+            return self._owner(instant_us)
         return f"ifNull({self._columns[name]}, '')"
 
     def select(
@@ -242,11 +262,12 @@ class Statement:
         start = windows.sql("time") if windows else "toInt64(0)"
         needs_document = self.value.path is not None or dimensions
         inner = [f"{DOCUMENT} AS document"] if needs_document else []
+        groups = self._group_columns(EVENT_US)
         names = [*self.key_columns, *self.value.cell_of_event()]
         instant = "toUnixTimestamp64Micro(time)" if self._needs_extent else "toInt64(0)"
         return (
             f"SELECT {', '.join(names)}, {instant} AS first_us, {instant} AS last_us"
-            f" FROM (SELECT {start} AS window_start, {', '.join([*self._group_columns, ORDER])},"
+            f" FROM (SELECT {start} AS window_start, {', '.join([*groups, ORDER])},"
             f" {self.value.columns()}"
             f" FROM (SELECT {', '.join([ORDER, 'subject', *inner, *dimensions])}"
             f" FROM {DATABASE}.events FINAL WHERE {where})"
@@ -268,15 +289,13 @@ class Statement:
             absent = f"bitTest(absent, {order[name]})"
             known = f"if({absent}, NULL, {text})" if name in self.asked.filters else text
             dimensions.append(f"{known} AS {column}")
-        start = (
-            windows.sql_of_instant(f"toInt64(minute) * {MINUTE_US}") if windows else "toInt64(0)"
-        )
+        start = windows.sql_of_instant(CELL_US) if windows else "toInt64(0)"
         first = last = "toInt64(0)"
         if self._needs_extent:
             first, last = (
                 f"(toInt64(minute) + {each}_minute) * {MINUTE_US}" for each in ("first", "last")
             )
-        columns = [*self._group_columns, *self.value.cell_columns()]
+        columns = [*self._group_columns(CELL_US), *self.value.cell_columns()]
         return (
             f"{'WITH ' if dimensions else ''}{', '.join(dimensions)}"
             f" SELECT {', '.join([f'{start} AS window_start', *columns])},"
@@ -289,6 +308,7 @@ class Statement:
         of_level = f"definition = {rollups.definition} AND level = {level.number}"
         key = "(subject, minute)" if level.by_subject else "minute"
         parts = [f"segment IN ({_ids(rollups.segments)})", of_level, *self._subjects]
+        parts += self._owner_conditions(CELL_US)
         spans = (
             f"(minute >= {a // MINUTE_US} AND minute < {b // MINUTE_US})"
             for a, b in source.tiling.tiles

@@ -1,6 +1,5 @@
 """Meters in SQL. Every call names the namespace first."""
 
-import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,12 +9,10 @@ import sqlalchemy as sa
 from tollgate.core.clock import Clock
 from tollgate.core.errors import Conflict, NotFound
 from tollgate.core.ids import new_ulid
-from tollgate.metering.filters import And, Comparison, Filter, Match, Membership, Or, Presence
 from tollgate.metering.meter import Aggregation, ManagedBy, Meter, MeterChanges, MeterInput
+from tollgate.platform.filters import Filter
 from tollgate.platform.sql import ROWS_SKIPPED_MAX, Database, Instant, Json, Text, metadata
-
-# Elsewhere than before % and _ a backslash in a pattern is itself; SQL would swallow it.
-_BACKSLASH = re.compile(r"\\([%_\\])?")
+from tollgate.platform.sql_filters import sql_condition
 
 meters = sa.Table(
     "meters",
@@ -289,26 +286,7 @@ def _conditions(namespace: str, listing: MeterListing) -> Iterable[sa.ColumnElem
     if not listing.include_deleted:
         yield meters.c.deleted_at.is_(None)
     for column, asked in listing.filters:
-        yield _condition(meters.c[column.value], asked)
-
-
-def _condition(column: sa.Column[str], asked: Filter) -> sa.ColumnElement[bool]:
-    match asked:
-        case Comparison(operator=operator, value=value):
-            return column.op(operator.value, is_comparison=True, return_type=sa.Boolean())(value)
-        case Membership(values=values, negated=negated):
-            return column.not_in(values) if negated else column.in_(values)
-        case Match(pattern=pattern, ignore_case=ignore_case, negated=negated):
-            strict = _BACKSLASH.sub(lambda each: each[0] if each[1] else "\\\\", pattern)
-            like = column.ilike if ignore_case else column.like
-            found = like(strict, escape="\\")
-            return sa.not_(found) if negated else found
-        case Presence(present=present):
-            return column.is_not(None) if present else column.is_(None)
-        case And(filters=filters):
-            return sa.and_(sa.true(), *(_condition(column, each) for each in filters))
-        case Or(filters=filters):
-            return sa.or_(sa.false(), *(_condition(column, each) for each in filters))
+        yield sql_condition(meters.c[column.value], asked)
 
 
 def _same(stored: object, wanted: object) -> bool:

@@ -177,6 +177,11 @@ class MeterQueryParameters(MeterQueryBody):
     subject: Names | None = None
     filter_customer_id: Names | None = Field(default=None, alias="filterCustomerId")
     group_by: Names | None = Field(default=None, alias="groupBy")
+    # A request's head has to hold it.
+    cursor: Annotated[
+        str | None,
+        Field(max_length=32768, description="`nextCursor` of the page before; needs `limit`."),
+    ] = None
     filter_group_by: dict[str, str] | None = Field(default=None, alias="filterGroupBy")  # type: ignore[assignment]
     advanced_filters: JsonText | None = Field(default=None, alias="advancedMeterGroupByFilters")
 

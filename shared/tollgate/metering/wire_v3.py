@@ -1,8 +1,4 @@
-"""Wire models of v3: meters and their queries, named as the contract names them.
-
-v3 refuses members that it does not know. Labels are what v1 calls metadata, under stricter rules;
-metadata that is no label is not shown here and stays as it is.
-"""
+"""Wire models of v3: meters and their queries, named as the contract names them."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,18 +6,24 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.metering.meter import Aggregation, Meter, MeterChanges, MeterInput
 from tollgate.metering.window import WindowSize
 from tollgate.metering.wire_v1 import ReadBody
 from tollgate.platform.wire import Wire, WireInstant
+from tollgate.platform.wire_v3 import (
+    LABELS_MAX,
+    Closed,
+    PageParameters,
+    PaginatedMeta,
+    labels_faults,
+    labels_from_metadata,
+    metadata_from_labels,
+    unknown_members,
+)
 
-LABELS_MAX = 50
-LABEL_LENGTH_MAX = 63
-_LABEL_VALUE = re.compile(r"[a-z0-9A-Z](?:[a-z0-9A-Z._-]*[a-z0-9A-Z])?", re.ASCII)
-_RESERVED_LABELS = ("kong", "konnect", "mesh", "kic", "_")
 _V1_NAMES = {
     "key": "slug",
     "labels": "metadata",
@@ -35,17 +37,12 @@ _QUERY_NAMES = {
     "asOf": "as_of",
     "groupBy": "group_by_dimensions",
     "filterGroupBy": "filters.dimensions",
+    "filterCustomerId": "filters.dimensions.customer_id",
     "windowTimeZone": "time_zone",
 }
 _WORD = re.compile(r"\b(?:slug|eventType|eventFrom|valueProperty|groupBy)\b")
 Read = TypeVar("Read")
 AggregationName = Literal["sum", "count", "unique_count", "avg", "min", "max", "latest"]
-
-
-class Closed(Wire):
-    """What a client sends: a member that v3 does not know is a fault."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class Granularity(StrEnum):
@@ -121,32 +118,11 @@ class MeterBody(Wire):
     dimensions: dict[str, str] | None = None
 
 
-class PageMeta(Wire):
-    """Which page this is, and how many items all pages have."""
-
-    number: int
-    size: int
-    total: int
-
-
-class PaginatedMeta(Wire):
-    """Where in a list an answer stands."""
-
-    page: PageMeta
-
-
 class MeterPageBody(Wire):
     """One page of meters (schema `MeterPagePaginatedResponse`)."""
 
     data: list[MeterBody]
     meta: PaginatedMeta
-
-
-class PageParameters(Closed):
-    """`page[number]` and `page[size]`."""
-
-    number: Annotated[int, Field(ge=1)] = 1
-    size: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 class MeterFilterParameters(Closed):
@@ -230,12 +206,6 @@ def body_from_meter(meter: Meter) -> MeterBody:
     )
 
 
-def labels_from_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The part of a meter's metadata that are labels, at most as many as a meter may have."""
-    fitting = [(k, v) for k, v in metadata.items() if not _label_fault(k, v)]
-    return dict(fitting[:LABELS_MAX])
-
-
 def meter_from_members(members: Mapping[str, object]) -> MeterInput:
     """A new meter from what a client sent.
 
@@ -265,9 +235,7 @@ def changes_from_members(members: Mapping[str, object], stored: Meter) -> MeterC
     raw, faults = _read_members(members, MeterUpdateBody)
     labels = raw.get("metadata")
     if labels is None or isinstance(labels, Mapping):
-        shown = labels_from_metadata(stored.metadata)
-        hidden = {k: v for k, v in stored.metadata.items() if k not in shown}
-        raw["metadata"] = {**hidden, **(labels or {})}
+        raw["metadata"] = metadata_from_labels(labels or {}, stored.metadata)
     return _collect(faults, lambda: MeterChanges.parse(raw, stored))
 
 
@@ -281,46 +249,9 @@ def _read_members(
     members: Mapping[str, object], model: type[Closed]
 ) -> tuple[dict[str, object], list[Fault]]:
     """The members that a model has, under v1's names, and what is wrong with v3's own rules."""
-    raw: dict[str, object] = {}
-    faults: list[Fault] = []
-    for name, value in members.items():
-        if name in model.model_fields:
-            raw[_V1_NAMES.get(name, name)] = value
-        else:
-            shown = name.encode("utf-8", "replace").decode()[:64]
-            message = "is not a member of this request"
-            faults.append(Fault(field=shown, code="unknown_property", message=message))
-    return raw, faults + _labels_faults(raw.get("metadata"))
-
-
-def _labels_faults(labels: object) -> list[Fault]:
-    if not isinstance(labels, Mapping):
-        return []
-    faults = []
-    if len(labels) > LABELS_MAX:
-        message = f"has more than {LABELS_MAX} entries"
-        faults.append(Fault(field="labels", code="too_many", message=message))
-    for key, value in labels.items():
-        # What is no text is found by the reader of `meter.py`.
-        message = _label_fault(key, value) if isinstance(value, str) else ""
-        if message:
-            place = "labels." + key.encode("utf-8", "replace").decode()[:64]
-            faults.append(Fault(field=place, code="invalid_label", message=message))
-    return faults
-
-
-def _label_fault(key: str, value: str) -> str:
-    """What is wrong with a label; "" if nothing is (schema `Labels`)."""
-    if not 1 <= len(key) <= LABEL_LENGTH_MAX:
-        return f"must have a key of 1 to {LABEL_LENGTH_MAX} characters"
-    if key.startswith(_RESERVED_LABELS):
-        return f"must not have a key that starts with one of {', '.join(_RESERVED_LABELS)}"
-    if not _LABEL_VALUE.fullmatch(value) or len(value) > LABEL_LENGTH_MAX:
-        return (
-            f"must be 1 to {LABEL_LENGTH_MAX} letters, digits, dots, underscores and hyphens, "
-            "with a letter or digit first and last"
-        )
-    return ""
+    known = {name: value for name, value in members.items() if name in model.model_fields}
+    raw = {_V1_NAMES.get(name, name): value for name, value in known.items()}
+    return raw, unknown_members(members, model) + labels_faults(raw.get("metadata"))
 
 
 def _collect(faults: list[Fault], read: Callable[[], Read]) -> Read:

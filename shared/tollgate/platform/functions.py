@@ -68,8 +68,18 @@ FUNCTIONS: tuple[Function, ...] = (
         schedule="* * * * *",
     ),
     Function(
+        name="customers",
+        title="customers, and whose usage is theirs; subjects",
+        trigger=Trigger.HTTP,
+        routes=(
+            ("*", "/api/v1/customers"),
+            ("*", "/api/v1/subjects"),
+            ("*", "/api/v3/openmeter/customers"),
+        ),
+    ),
+    Function(
         name="usage",
-        title="meters, usage queries, events, subjects, the ledger",
+        title="meters, usage queries, events, the ledger",
         trigger=Trigger.HTTP,
         routes=(("*", "/api/"),),
         schedule="17 * * * *",

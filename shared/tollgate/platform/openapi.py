@@ -26,6 +26,7 @@ _REASONS = {
     403: "The key lacks the scope.",
     404: "There is no such thing in the key's namespace.",
     409: "The request contradicts what is stored.",
+    410: "The thing was deleted.",
     413: "The body is too large.",
     415: "The media type or encoding of the body is not supported.",
     503: "Not now. What a failed write did is unknown; sending it again is exact.",

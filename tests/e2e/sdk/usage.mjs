@@ -144,6 +144,24 @@ seen.subjectListed = (await client.subjects.list()).some((each) => each.key === 
 await client.subjects.delete(ada);
 seen.subjectGone = await refusal(() => client.subjects.get(ada));
 
+const usageAttribution = { subjectKeys: [ada] };
+const acme = { key: `acme_${name}`, name: 'ACME', usageAttribution, currency: 'EUR' };
+const customer = await client.customers.create(acme);
+seen.customer = [customer.key === acme.key, customer.currency, customer.createdAt instanceof Date];
+seen.customerFound = (await client.customers.get(acme.key)).id === customer.id;
+seen.customerListed = (await client.customers.list({ subject: ada })).items.map(
+  (each) => each.id === customer.id
+);
+const ofCustomer = { filterCustomerId: [customer.id], groupBy: ['customer_id'] };
+seen.ofCustomer = (await client.meters.query(slug, ofCustomer)).data.map((row) => [
+  row.customerId === customer.id,
+  row.value,
+]);
+seen.customerTaken = await refusal(() => client.customers.create({ ...acme, name: 'Other' }));
+seen.customerUpdated = (await client.customers.update(customer.id, { ...acme, name: 'New' })).name;
+await client.customers.delete(customer.id);
+seen.customerGone = await refusal(() => client.customers.get(customer.id));
+
 const updated = await client.meters.update(slug, { name: 'Renamed', groupBy: { model: '$.model' } });
 seen.updated = updated.name;
 const meter = { slug, aggregation: 'SUM', eventType: kind, valueProperty: '$.tokens' };

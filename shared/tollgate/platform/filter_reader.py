@@ -11,7 +11,7 @@ from datetime import datetime
 
 from tollgate.core.errors import Fault
 from tollgate.core.times import parse_instant
-from tollgate.metering.filters import And, Filter
+from tollgate.platform.filters import And, Filter
 
 DEPTH_MAX = 8
 NODES_MAX = 100

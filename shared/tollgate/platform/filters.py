@@ -9,6 +9,7 @@ The wire's dialects (`filter_dialects.py`) all become this small tree. What its 
 - `contains` looks for the text itself anywhere, ignoring case; nothing in it is special.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -114,6 +115,17 @@ class Parameters:
                 return f"{{{name}:DateTime64(6, 'UTC')}}"
             case _:
                 assert_never(value)
+
+    def bind_numbers(self, values: Sequence[int], kind: str) -> str:
+        """The placeholder of a new array of integers.
+
+        Args:
+            values: that fit.
+            kind: trusted type of the engine.
+        """
+        name = f"{self._prefix}_{len(self.values)}"
+        self.values[name] = list(values)
+        return f"{{{name}:Array({kind})}}"
 
 
 def to_sql(asked: Filter, column: str, parameters: Parameters, *, nullable: bool = False) -> str:

@@ -15,8 +15,8 @@ Every fault is reported at once, with the path of the offending member.
 from dataclasses import replace
 
 from tollgate.core.errors import InvalidInput
-from tollgate.metering.filter_reader import VALUES_MAX, Dialect, Leaf, Reader, Text, Value
-from tollgate.metering.filters import (
+from tollgate.platform.filter_reader import VALUES_MAX, Dialect, Leaf, Reader, Text, Value
+from tollgate.platform.filters import (
     And,
     Comparison,
     Filter,
