@@ -5,10 +5,11 @@ with FINAL, so a row written twice counts once. Periods are half-open; windows a
 values clipped to the period.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 from tollgate.core.clock import datetime_from_us, us_from_datetime
@@ -60,6 +61,7 @@ class Page:
 
 
 WHOLE = Page()
+_NO_DIMENSIONS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,7 +331,10 @@ def _rows(
     asked, count = statement.asked, len(statement.groups)
     places = {name: 1 + number for number, name in enumerate(statement.groups)}
     subject, customer = places.pop(SUBJECT, None), places.pop(CUSTOMER, None)
+    named = tuple(places.items())
+    is_average = statement.meter.aggregation is Aggregation.AVG
     known: dict[int, tuple[datetime, datetime]] = {}
+    # An answer may have a hundred thousand rows: what is alike for all of them stands before.
     for row in rows:
         start_us, quantity = row[0], row[1 + count]
         if windows is None:
@@ -340,20 +345,13 @@ def _rows(
                 known[start_us] = windows.bounds(int(start_us))
             start, end = known[start_us]
         yield QueryRow(
-            value=_decimal(statement.meter.aggregation, quantity),
-            start=start,
-            end=end,
-            subject=None if subject is None else row[subject],
-            customer_id=None if customer is None else row[customer] or None,
-            dimensions={name: row[place] for name, place in places.items()},
+            divide(Decimal(quantity[0]), int(quantity[1])) if is_average else Decimal(quantity),
+            start,
+            end,
+            None if subject is None else row[subject],
+            None if customer is None else row[customer],
+            {name: row[place] for name, place in named} if named else _NO_DIMENSIONS,
         )
-
-
-def _decimal(aggregation: Aggregation, quantity: Any) -> Decimal:
-    if aggregation is Aggregation.AVG:
-        total, count = quantity
-        return divide(Decimal(total), int(count))
-    return Decimal(quantity)
 
 
 def _minute(instant: datetime) -> datetime:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 
 from tollgate.core.clock import us_from_datetime
 from tollgate.customers.attribution import Attribution
@@ -77,9 +78,8 @@ class RowKey:
     groups: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueryRow:
-    """One quantity.
+class QueryRow(NamedTuple):
+    """One quantity. A tuple: it is made a hundred thousand times in an answer.
 
     Attributes:
         dimensions: what was grouped by, subject and customer left out.
