@@ -265,6 +265,19 @@ def test_a_record_that_waited_long_still_meets_the_claims_of_its_time(stages: Ne
         assert stage.outcomes() == {(1, 0): ("duplicate", (0, 0))}
 
 
+def test_a_loader_whose_clock_is_days_ahead_keeps_the_keys_of_the_window(stages: NewStage) -> None:
+    """The log's clock decides what the next record may repeat."""
+    with stages() as stage:
+        window = 35 * DAY_US
+        load_all(stage.loader(window), [stage.record(0, NOON_US, Sent(id="a"))])
+        again = stage.record(1, NOON_US + DAY_US, Sent(id="a"))
+        stage.clock.us = NOON_US + 60 * DAY_US
+        loader = stage.loader(window)
+        loader.tend()
+        load_all(loader, [again])
+        assert stage.outcomes() == {(1, 0): ("duplicate", (0, 0))}
+
+
 def test_two_loaders_at_the_same_time_store_each_event_once(stages: NewStage) -> None:
     with stages() as stage:
         records = [

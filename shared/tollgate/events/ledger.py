@@ -252,3 +252,18 @@ def read_newest_generation(clickhouse: ClickHouse) -> int:
         f"SELECT log_generation FROM {DATABASE}.ledger ORDER BY log_generation DESC LIMIT 1"
     )
     return int(rows[0][0]) if rows else 0
+
+
+def appended_us(clickhouse: ClickHouse, partition: Partition, offset: int) -> int | None:
+    """When a record was appended, in microseconds, by the ledger; None: it does not have it.
+
+    Raises:
+        Transient: ClickHouse is away.
+    """
+    rows = clickhouse.query(
+        f"SELECT toUnixTimestamp64Micro(appended_at) FROM {DATABASE}.ledger"
+        " WHERE log_generation = {generation:UInt32} AND log_partition = {partition:UInt16}"
+        " AND log_offset = {offset:Int64} LIMIT 1",
+        {"generation": partition[0], "partition": partition[1], "offset": offset},
+    )
+    return int(rows[0][0]) if rows else None

@@ -30,9 +30,15 @@ from tollgate.events.correction import Place
 from tollgate.events.dedupe import SeenKeys
 from tollgate.events.hold import Waiting
 from tollgate.events.key_state import Timed
-from tollgate.events.ledger import Frontier, mend_commits, read_frontier, read_frontiers_after
+from tollgate.events.ledger import (
+    Frontier,
+    appended_us,
+    mend_commits,
+    read_frontier,
+    read_frontiers_after,
+)
 from tollgate.events.load_progress import LoadLimits, LoadProgress
-from tollgate.events.rebuild import rebuild
+from tollgate.events.rebuild import drop_keys_before, rebuild
 from tollgate.events.record import CORRECTIONS_VERSION, events_in, holds_corrections
 from tollgate.events.rows import (
     EVENT_COLUMNS,
@@ -80,6 +86,7 @@ class Loader:
         self._waiting = Waiting()
         self._held: deque[StoredRecord] = deque()
         self._read_through = -1
+        self._last_us: int | None = None
         self._day = -1
         self._hour = -1
         self._hour_dead = 0
@@ -108,6 +115,7 @@ class Loader:
                 f"the ledger ends at {frontier}: rows of ClickHouse are missing. Restore the data "
                 "folder from a backup; nothing is loaded before that"
             )
+        self._last_us = appended_us(self._clickhouse, (generation, self._partition), frontier)
         window = self._limits.window_us
         since = 0 if window == 0 else max(0, self._oldest_us(frontier) - window - 2 * DAY_US)
         self._seen = rebuild(self._clickhouse, generation, self._partition, since)
@@ -124,10 +132,12 @@ class Loader:
         self.progress.ready = self.progress.known = True
 
     def _oldest_us(self, frontier: int) -> int:
-        """Append time of the first record not yet loaded, or now: windows end there."""
+        """Append time that no record not yet loaded is before: windows end there."""
+        # With nothing waiting that is the last record's: our clock may be days ahead of the log's.
         waiting = self._log.read(self._partition, frontier, 1)
         now = self._clock.now_us()
-        return min(waiting[0].appended_us, now) if waiting else now
+        last_us = waiting[0].appended_us if waiting else self._last_us
+        return now if last_us is None else min(now, last_us)
 
     def _dead_since(self, appended_us: int) -> int:
         """How many dead letters the ledger has of records appended since."""
@@ -146,24 +156,24 @@ class Loader:
         dead = int(np.count_nonzero(batch.outcome == DEAD)) + len(batch.corrupt)
         before = self._hour_dead if self._hour == _hour_of(batch) else 0
         if dead and before + dead > most:
-            first = batch.records[0].offset
             why = [*(text for _, text in batch.reason.values()), *(c.detail for c in batch.corrupt)]
             raise PermanentFault(
                 f"partition {self._partition}: more than {most} dead letters in an hour, nothing"
-                f" from offset {first} on is loaded before a person has looked: {why[-1]}. GET"
-                " /api/v1/dead-letters shows those before; TOLLGATE_LOAD_DEAD_LETTERS_MAX is the"
-                " bound"
+                f" from offset {batch.records[0].offset} on is loaded before a person has looked:"
+                f" {why[-1]}. GET /api/v1/dead-letters shows those before;"
+                " TOLLGATE_LOAD_DEAD_LETTERS_MAX is the bound"
             )
 
     def _oldest_of_all_us(self) -> int:
-        """Append time of the first record not yet loaded in any partition of the log, or now.
+        """Append time that no record not yet loaded in any partition is before; 0: not known.
 
         Partitions of older generations are loaded to their ends before this one is begun.
         """
-        generation = self._log.generation
-        everyone = dict.fromkeys((generation, p) for p in range(self._log.partitions))
+        if self._last_us is None:
+            return 0
+        everyone = dict.fromkeys((self._log.generation, p) for p in range(self._log.partitions))
         loaded = read_frontiers_after(self._clickhouse, everyone)
-        oldest_us = self._clock.now_us()
+        oldest_us = min(self._clock.now_us(), self._last_us)
         for (_, partition), frontier in loaded.items():
             waiting = self._log.read(partition, frontier, 1)
             oldest_us = min(oldest_us, waiting[0].appended_us) if waiting else oldest_us
@@ -366,6 +376,7 @@ class Loader:
         progress.seconds += seconds
         self._write_ms = seconds * 1000
         progress.frontier = last.offset
+        self._last_us = last.appended_us
         progress.loaded_through_us = last.appended_us
         progress.last_failure, progress.stopped = "", False
 
@@ -381,17 +392,7 @@ class Loader:
         before = self._oldest_of_all_us() - margin
         if before // DAY_US == self._day:
             return
-        rows = self._clickhouse.query(
-            "SELECT DISTINCT partition FROM system.parts WHERE database = {database:String}"
-            " AND table = 'event_keys' AND active"
-            " AND partition < toString(toDate(fromUnixTimestamp64Micro({before:Int64}, 'UTC')))",
-            {"database": DATABASE, "before": before},
-        )
-        for (partition,) in rows:
-            self._clickhouse.command(
-                f"ALTER TABLE {DATABASE}.event_keys DROP PARTITION {{partition:String}}",
-                {"partition": str(partition)},
-            )
+        drop_keys_before(self._clickhouse, before)
         self._day = before // DAY_US
 
 

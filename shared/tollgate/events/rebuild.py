@@ -117,3 +117,22 @@ def _read(clickhouse: ClickHouse, chosen: dict[str, object]) -> Iterator[Numbers
     ) as blocks:
         for block in blocks:
             yield np.asarray(block, np.uint64).reshape(-1)
+
+
+def drop_keys_before(clickhouse: ClickHouse, before_us: int) -> None:
+    """Drops the days of keys that end before an instant.
+
+    Raises:
+        Transient: ClickHouse is away.
+    """
+    rows = clickhouse.query(
+        "SELECT DISTINCT partition FROM system.parts WHERE database = {database:String}"
+        " AND table = 'event_keys' AND active"
+        " AND partition < toString(toDate(fromUnixTimestamp64Micro({before:Int64}, 'UTC')))",
+        {"database": DATABASE, "before": before_us},
+    )
+    for (partition,) in rows:
+        clickhouse.command(
+            f"ALTER TABLE {DATABASE}.event_keys DROP PARTITION {{partition:String}}",
+            {"partition": str(partition)},
+        )
