@@ -30,12 +30,19 @@ class Rollups:
 
     def build(self, meters: Sequence[Meter]) -> None:
         """Build and merge, as the function does, by as many threads as there are processors."""
-        limits = RollupLimits(threads=2, events_min=0, grace=timedelta(0))
-        roll_up = RollUp(self._clickhouse, self._store, lambda: meters, SystemClock(), limits)
+        roll_up = self._roll_up(meters)
         roll_up.build(_NEVER)
         roll_up.compact(_NEVER)
         # Nobody reads what was merged: it would only be counted among the bytes.
         roll_up.drop()
+
+    def add(self, meters: Sequence[Meter]) -> None:
+        """Build what is new and merge nothing: queries read it from then on."""
+        self._roll_up(meters).build(_NEVER)
+
+    def _roll_up(self, meters: Sequence[Meter]) -> RollUp:
+        limits = RollupLimits(threads=2, events_min=0, grace=timedelta(0))
+        return RollUp(self._clickhouse, self._store, lambda: meters, SystemClock(), limits)
 
     def reader(self) -> RollupReader:
         """What queries ask."""
