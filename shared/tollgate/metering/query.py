@@ -349,7 +349,7 @@ def _rows(
             start,
             end,
             None if subject is None else row[subject],
-            None if customer is None else row[customer],
+            None if customer is None else row[customer] or None,
             {name: row[place] for name, place in named} if named else _NO_DIMENSIONS,
         )
 
