@@ -40,8 +40,10 @@ def test_shows_an_event_as_it_was_sent(sender: Sender) -> None:
     assert item["event"] == expected
     assert item.keys() == {"event", "validationError", "ingestedAt", "storedAt"}
     assert item["ingestedAt"] <= item["storedAt"]
-    for path in (V1, V2, V3):
-        answer = sender.get(path, **{"from": "2026-03-01T00:00:00Z"})
+    v1 = sender.get(V1, **{"from": "2026-03-01T00:00:00Z", "subject": sender.name})
+    v2 = sender.get(V2, filter=json.dumps({"source": {"$eq": sender.name}}))
+    v3 = sender.get(V3, filter__source=sender.name)
+    for answer in (v1, v2, v3):
         assert f'"data":{DATA}' in answer.text
     (shown,) = sender.v3()["data"]
     assert shown["event"] == {
