@@ -6,8 +6,15 @@ from datetime import UTC, datetime
 import pytest
 
 from tollgate.core.clock import us_from_datetime
-from tollgate.metering.plan import Period, Span, Tiling, tile
-from tollgate.metering.rollup import HOUR, MINUTE, QUARTER, SUBJECT_DAY, Level
+from tollgate.metering.plan import Period, Span, Tile, Tiling, tile
+from tollgate.metering.rollup import (
+    HOUR,
+    MINUTE,
+    QUARTER,
+    SUBJECT_DAY,
+    SUBJECT_MONTH,
+    Level,
+)
 from tollgate.metering.window import Windows, WindowSize, zone
 
 Times = tuple[str, str]
@@ -21,6 +28,15 @@ def at(text: str) -> int:
 
 def spans(*times: Times) -> tuple[Span, ...]:
     return tuple((at(start), at(end)) for start, end in times)
+
+
+def tiles_of(level: Level, *covered: Span) -> tuple[Tile, ...]:
+    return tuple(Tile(level, start, end) for start, end in covered)
+
+
+def day_of(month: int, day: int) -> int:
+    """Midnight of a day of 2026, UTC."""
+    return us_from_datetime(datetime(2026, month, day, tzinfo=UTC))
 
 
 def period(
@@ -136,7 +152,8 @@ BY_HAND: list[tuple[str, Period, Level, list[Times], list[Times]]] = [
 def test_a_period_is_tiled(
     asked: Period, level: Level, tiles: list[Times], edges: list[Times]
 ) -> None:
-    assert tile(asked, level) == Tiling(tiles=spans(*tiles), edges=spans(*edges))
+    found = Tiling(tiles=tiles_of(level, *spans(*tiles)), edges=spans(*edges))
+    assert tile(asked, level) == found
 
 
 @pytest.mark.parametrize(
@@ -167,10 +184,11 @@ def test_a_month_that_ends_within_is_an_edge() -> None:
     october = us_from_datetime(datetime(2026, 10, 1, tzinfo=UTC))
     day = 86_400_000_000
     assert found.edges == ((october, october + day), (at("01 00:00"), at("02 00:00")))
-    assert found.tiles == (
+    assert found.spans(SUBJECT_DAY) == (
         (october + day, at("01 00:00")),
         (at("02 00:00"), at("02 00:00") + 29 * day),
     )
+    assert tile(asked, SUBJECT_DAY, SUBJECT_MONTH) == found
 
 
 def test_days_around_a_change_of_half_an_hour() -> None:
@@ -186,10 +204,12 @@ def test_days_around_a_change_of_half_an_hour() -> None:
         last=april + 48 * hour,
         windows=Windows(size=DAY, zone=zone(LORD_HOWE)),
     )
-    assert tile(asked, QUARTER) == Tiling(tiles=((april, april + 48 * hour),), edges=())
+    whole = tiles_of(QUARTER, (april, april + 48 * hour))
+    assert tile(asked, QUARTER) == Tiling(tiles=whole, edges=())
     cut = april + 37 * hour
     assert tile(asked, HOUR) == Tiling(
-        tiles=((april, cut), (cut + hour, april + 48 * hour)), edges=((cut, cut + hour),)
+        tiles=tiles_of(HOUR, (april, cut), (cut + hour, april + 48 * hour)),
+        edges=((cut, cut + hour),),
     )
 
 
@@ -197,6 +217,117 @@ def test_a_change_of_owners_cuts_the_window_that_it_is_in() -> None:
     cuts = frozenset((at("03 06:30"), at("04 00:00"), at("09 06:30")))
     found = tile(replace(period(None, None), cuts=cuts), SUBJECT_DAY)
     assert found == Tiling(
-        tiles=spans(("02 00:00", "03 00:00"), ("04 00:00", "07 00:00")),
+        tiles=tiles_of(SUBJECT_DAY, *spans(("02 00:00", "03 00:00"), ("04 00:00", "07 00:00"))),
         edges=spans(("03 00:00", "04 00:00")),
     )
+
+
+MONTHS: list[
+    tuple[str, int | None, int | None, frozenset[int], list[tuple[Level, int, int]], int]
+] = [
+    (
+        "months that facts begin and end in reach beyond them",
+        None,
+        None,
+        frozenset(),
+        [(SUBJECT_MONTH, day_of(8, 1), day_of(12, 1))],
+        0,
+    ),
+    (
+        "bounds beyond all facts cut no month",
+        day_of(8, 20),
+        day_of(11, 21),
+        frozenset(),
+        [(SUBJECT_MONTH, day_of(8, 1), day_of(12, 1))],
+        0,
+    ),
+    (
+        "bounds inside leave days",
+        day_of(9, 3),
+        day_of(11, 5),
+        frozenset(),
+        [
+            (SUBJECT_DAY, day_of(9, 3), day_of(10, 1)),
+            (SUBJECT_MONTH, day_of(10, 1), day_of(11, 1)),
+            (SUBJECT_DAY, day_of(11, 1), day_of(11, 5)),
+        ],
+        0,
+    ),
+    (
+        "from the last of a month of 31 days",
+        day_of(8, 31),
+        day_of(10, 1),
+        frozenset(),
+        [
+            (SUBJECT_DAY, day_of(8, 31), day_of(9, 1)),
+            (SUBJECT_MONTH, day_of(9, 1), day_of(10, 1)),
+        ],
+        0,
+    ),
+    (
+        "an owner who changes at midnight cuts a month, but not on its first day",
+        None,
+        None,
+        frozenset((day_of(9, 1), day_of(10, 7))),
+        [
+            (SUBJECT_MONTH, day_of(8, 1), day_of(10, 1)),
+            (SUBJECT_DAY, day_of(10, 1), day_of(11, 1)),
+            (SUBJECT_MONTH, day_of(11, 1), day_of(12, 1)),
+        ],
+        0,
+    ),
+    (
+        "an edge leaves the days around it",
+        None,
+        None,
+        frozenset((day_of(10, 7) + 1,)),
+        [
+            (SUBJECT_MONTH, day_of(8, 1), day_of(10, 1)),
+            (SUBJECT_DAY, day_of(10, 1), day_of(10, 7)),
+            (SUBJECT_DAY, day_of(10, 8), day_of(11, 1)),
+            (SUBJECT_MONTH, day_of(11, 1), day_of(12, 1)),
+        ],
+        1,
+    ),
+    (
+        "no whole month",
+        day_of(9, 2),
+        day_of(9, 30),
+        frozenset(),
+        [(SUBJECT_DAY, day_of(9, 2), day_of(9, 30))],
+        0,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "cuts", "tiles", "edges"),
+    [row[1:] for row in MONTHS],
+    ids=[row[0] for row in MONTHS],
+)
+@pytest.mark.parametrize("window", [None, MONTH])
+def test_whole_months_stand_for_their_days(
+    low: int | None,
+    high: int | None,
+    cuts: frozenset[int],
+    tiles: list[tuple[Level, int, int]],
+    edges: int,
+    window: WindowSize | None,
+) -> None:
+    """Of facts from August 20 to November 20."""
+    asked = Period(
+        low=low,
+        high=high,
+        first=day_of(8, 20) + 7,
+        last=day_of(11, 20) - 7,
+        windows=Windows(size=window, zone=zone("UTC")) if window else None,
+        cuts=cuts,
+    )
+    found = tile(asked, SUBJECT_DAY, SUBJECT_MONTH)
+    assert found is not None
+    assert (list(found.tiles), len(found.edges)) == (tiles, edges)
+
+
+def test_days_are_never_read_as_months() -> None:
+    asked = replace(period(None, None, DAY), first=day_of(8, 1), last=day_of(12, 1))
+    assert tile(asked, SUBJECT_DAY, SUBJECT_MONTH) == tile(asked, SUBJECT_DAY)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tollgate.events.facts import after, counting, within
 from tollgate.metering.aggregation import DOCUMENT, Value
 from tollgate.metering.meter import Aggregation, Meter
-from tollgate.metering.rollup import MINUTE, Level, Segment, dimension_names, levels_of
+from tollgate.metering.rollup import DAY_MINUTES, MINUTE, Level, Segment, dimension_names, levels_of
 from tollgate.metering.slices import Slice
 from tollgate.metering.statement import ORDER, nullable_dimension
 from tollgate.platform.clickhouse import DATABASE
@@ -100,12 +100,18 @@ class CellsOfEvents:
         levels = levels_of(self._meter)
         by_subject = _numbers(level for level in levels if level.by_subject)
         by_dimensions = f"level IN ({_numbers(each for each in levels if each.by_dimensions)})"
-        periods = ", ".join(f"level = {each.number}, {each.minutes}" for each in levels)
+        periods = ", ".join(
+            f"level = {each.number}, {each.minutes}" for each in levels if not each.is_month
+        )
+        month_start = f"at_ - positiveModulo(at_, {DAY_MINUTES}) - (day_ - 1) * {DAY_MINUTES}"
+        window_start = f"at_ - positiveModulo(at_, multiIf({periods}, 1))"
+        if months := _numbers(each for each in levels if each.is_month):
+            window_start = f"if(level IN ({months}), {month_start}, {window_start})"
         names = [f"dimension_{number}" for number in range(len(self._paths))]
         keys = [
             "level",
             f"if(level IN ({by_subject}), subject, '') AS subject_",
-            f"toInt32(at_ - positiveModulo(at_, multiIf({periods}, 1))) AS minute_",
+            f"toInt32({window_start}) AS minute_",
             *(
                 f"if({by_dimensions}, ifNull({name}, ''), '') AS text_{number}"
                 for number, name in enumerate(names)
@@ -117,7 +123,7 @@ class CellsOfEvents:
             wanted = f"(fresh OR (level, subject_, minute_) IN ({self._named()}))"
         return (
             f"SELECT {', '.join(keys)}, at_, {ORDER}, {self._value.column()}"
-            f" FROM (SELECT subject, at_, fresh, {', '.join([*names, ORDER])},"
+            f" FROM (SELECT subject, at_, day_, fresh, {', '.join([*names, ORDER])},"
             f" {self._value.columns()} FROM ({self._events(corrected=corrected, dirty=dirty)}))"
             f" ARRAY JOIN CAST([{_numbers(levels)}] AS Array(UInt8)) AS level"
             f" WHERE {self._value.counted()} AND {wanted}"
@@ -145,7 +151,8 @@ class CellsOfEvents:
         document = [f"{DOCUMENT} AS document"] if needs_document else []
         fresh = new if dirty else "true"
         return (
-            f"SELECT subject, {MINUTE.minute_sql('time')} AS at_, {fresh} AS fresh,"
+            f"SELECT subject, {MINUTE.minute_sql('time')} AS at_,"
+            f" toInt32(toDayOfMonth(time)) AS day_, {fresh} AS fresh,"
             f" {', '.join([ORDER, *document, *dimensions])}"
             f" FROM {DATABASE}.events FINAL WHERE {' AND '.join(parts)}"
         )

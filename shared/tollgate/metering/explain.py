@@ -46,13 +46,16 @@ def reads_of(asked: MeterQuery, source: FromRollups | None) -> tuple[Read, ...]:
 
 
 def _reads(asked: MeterQuery, source: FromRollups) -> Iterator[Read]:
-    vector, level = str(source.vector), source.level.name
-    for start, end in map(_times, source.tiling.tiles):
+    vector = str(source.vector)
+    for tile in source.tiling.tiles:
+        start, end = _times((tile.start, tile.end))
+        level = tile.level.name
         yield Read(source="rollup", why="whole", level=level, start=start, end=end, through=vector)
     for start, end in map(_times, source.tiling.edges):
         yield Read(source="events", why="edge", start=start, end=end, through=vector)
     if source.pending:
-        for start, end in map(_times, source.tiling.tiles):
+        for tile in source.tiling.tiles:
+            start, end = _times((tile.start, tile.end))
             yield Read(source="events", why="corrected", start=start, end=end, through=vector)
     if source.tail is not None:
         yield Read(source="events", why="beyond", start=asked.start, end=asked.end, after=vector)

@@ -3,12 +3,16 @@
 Pure arithmetic on instants: integer microseconds since the epoch, UTC. Periods are half-open.
 
 A window of a level is taken whole or not at all. It can be taken unless something cuts it: a bound
-of the asked period, or of an asked window, or a change of owners, strictly inside it.
+of the asked period, or of an asked window, or a change of owners, strictly inside it. Whole months
+stand for their days.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import NamedTuple
 
+from tollgate.core.clock import datetime_from_us, us_from_datetime
 from tollgate.metering.rollup import Level
 from tollgate.metering.window import Windows, WindowSize
 
@@ -39,21 +43,44 @@ class Period:
     cuts: frozenset[int] = frozenset()
 
 
+class Tile(NamedTuple):
+    """Whole windows of one level, from one instant to another."""
+
+    level: Level
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiling:
     """Spans in order of time, none overlapping; together they hold every fact of the period.
 
     Attributes:
-        tiles: whole windows of the level.
+        tiles: whole windows.
         edges: what is left for events.
     """
 
-    tiles: tuple[Span, ...]
+    tiles: tuple[Tile, ...]
     edges: tuple[Span, ...]
 
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Those whose windows are taken."""
+        return tuple(dict.fromkeys(each.level for each in self.tiles))
 
-def tile(period: Period, level: Level) -> Tiling | None:
-    """Tiles a period by a level; None where the level can't help."""
+    def spans(self, level: Level) -> tuple[Span, ...]:
+        """The tiles of a level."""
+        return tuple((each.start, each.end) for each in self.tiles if each.level == level)
+
+
+def tile(period: Period, level: Level, month: Level | None = None) -> Tiling | None:
+    """Tiles a period by a level; None where the level can't help.
+
+    Args:
+        period: what is asked for.
+        level: the level.
+        month: the level of months that may stand for days of that one; None: there is none.
+    """
     size = level.period_us
     start, end = period.first - period.first % size, period.last + -period.last % size
     if period.low is not None:
@@ -81,7 +108,63 @@ def tile(period: Period, level: Level) -> Tiling | None:
     left = sum(b - a for a, b in edges)
     if not tiles or len(edges) > EDGES_MAX or left > sum(b - a for a, b in tiles):
         return None
-    return Tiling(tiles=tiles, edges=tuple(_clipped(edges, period.low, period.high)))
+    left_over = tuple(_clipped(edges, period.low, period.high))
+    if month is None or not _may_take_months(period, start, end):
+        return Tiling(tiles=tuple(Tile(level, *span) for span in tiles), edges=left_over)
+    # Where no fact is before the first day, or after the last, a month may reach beyond them.
+    first, last = tiles[0], tiles[-1]
+    opened = first[0] == start and (period.low is None or period.low <= period.first)
+    closed = last[1] == end and (period.high is None or period.high >= period.last)
+    if opened:
+        tiles = ((_month_start(start), first[1]), *tiles[1:])
+    if closed:
+        tiles = (*tiles[:-1], (tiles[-1][0], _month_end(end - 1)))
+    found = [each for span in tiles for each in _with_months(span, level, month, period.cuts)]
+    return Tiling(tiles=tuple(found), edges=left_over)
+
+
+def _may_take_months(period: Period, start: int, end: int) -> bool:
+    """Whether no asked window begins inside a month of UTC."""
+    windows = period.windows
+    if windows is None:
+        return True
+    if windows.size is not WindowSize.MONTH:
+        return False
+    changes = windows.zone.changes(start, end)
+    return not any((windows.zone.offset(start), *(change.offset for change in changes)))
+
+
+def _with_months(span: Span, level: Level, month: Level, cuts: frozenset[int]) -> Iterator[Tile]:
+    """A span of days, the whole months in it that nothing cuts as months."""
+    start, end = span
+    opened = at = start if _month_start(start) == start else _month_end(start)
+    if at > end:
+        yield Tile(level, start, end)
+        return
+    if start < at:
+        yield Tile(level, start, at)
+    while (close := _month_end(at)) <= end:
+        if any(at < cut < close for cut in cuts):
+            if opened < at:
+                yield Tile(month, opened, at)
+            yield Tile(level, at, close)
+            opened = close
+        at = close
+    if opened < at:
+        yield Tile(month, opened, at)
+    if at < end:
+        yield Tile(level, at, end)
+
+
+def _month_start(at: int) -> int:
+    """Where the month of UTC begins that an instant is in."""
+    instant = datetime_from_us(at)
+    return us_from_datetime(instant.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
+
+
+def _month_end(at: int) -> int:
+    """Where the next one begins."""
+    return _month_start(us_from_datetime(datetime_from_us(_month_start(at)) + timedelta(days=31)))
 
 
 def _window_cuts(windows: Windows | None, start: int, end: int, level: Level) -> list[int] | None:

@@ -21,7 +21,7 @@ from tollgate.metering.gaps import filled
 from tollgate.metering.meter import Aggregation, Meter
 from tollgate.metering.plan import Period, Tiling, tile
 from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, QueryRow, RowKey
-from tollgate.metering.rollup import MINUTE_US, Level, Rollups, levels_of
+from tollgate.metering.rollup import MINUTE_US, MONTH_OF_DAY, Rollups, levels_of
 from tollgate.metering.rollup_reader import RollupReader
 from tollgate.metering.statement import FromRollups, Statement, Tail
 from tollgate.metering.window import Windows, zone
@@ -271,13 +271,11 @@ def _from_rollups(
     """What rollups can answer; None: nothing."""
     if rollups is None or rollups.vector is None:
         return None
-    chosen = _level_and_tiling(statement, windows, rollups)
-    if chosen is None:
+    tiling = _tiling(statement, windows, rollups)
+    if tiling is None:
         return None
-    level, tiling = chosen
     return FromRollups(
         rollups=rollups,
-        level=level,
         tiling=tiling,
         vector=rollups.vector,
         tail=tail,
@@ -285,18 +283,11 @@ def _from_rollups(
     )
 
 
-def _level_and_tiling(
-    statement: Statement, windows: Windows | None, rollups: Rollups
-) -> tuple[Level, Tiling] | None:
-    levels = [
-        level
-        for level in levels_of(statement.meter)
-        if level.by_subject >= statement.needs_subject
-        and level.by_dimensions >= statement.needs_dimensions
-    ]
+def _tiling(statement: Statement, windows: Windows | None, rollups: Rollups) -> Tiling | None:
+    kept = levels_of(statement.meter)
     if rollups.first_minute is None or rollups.last_minute is None:
         # Nothing counts up to the vector: what is beyond it is all there is.
-        return (levels or levels_of(statement.meter))[0], Tiling(tiles=(), edges=())
+        return Tiling(tiles=(), edges=())
     asked = statement.asked
     period = Period(
         low=us_from_datetime(statement.low) if statement.low else None,
@@ -306,10 +297,17 @@ def _level_and_tiling(
         windows=windows,
         cuts=statement.ownership.changes,
     )
-    for level in levels:
-        tiling = tile(period, level)
+    for level in kept:
+        if (
+            level.is_month
+            or level.by_subject < statement.needs_subject
+            or level.by_dimensions < statement.needs_dimensions
+        ):
+            continue
+        month = MONTH_OF_DAY.get(level)
+        tiling = tile(period, level, month if month in kept else None)
         if tiling is not None:
-            return level, tiling
+            return tiling
     return None
 
 

@@ -16,9 +16,10 @@ from tollgate.core.times import format_instant
 from tollgate.events.position import Token
 from tollgate.metering.meter import Aggregation, Meter
 
-_FORM = 1
+_FORM = 2
 """Of cells: whoever changes what a cell holds counts it up, and all are built anew."""
 MINUTE_US = 60_000_000
+DAY_MINUTES = 1440
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +29,10 @@ class Level:
     Attributes:
         number: in the store.
         name: for people.
-        minutes: length of a window; windows are aligned in UTC.
+        minutes: length of a window, of a month the longest; windows are aligned in UTC.
         by_subject: a cell is of one subject.
         by_dimensions: a cell is of one value of each dimension.
+        is_month: a window is a month of the calendar.
     """
 
     number: int
@@ -38,6 +40,7 @@ class Level:
     minutes: int
     by_subject: bool
     by_dimensions: bool
+    is_month: bool = False
 
     @property
     def period_us(self) -> int:
@@ -51,6 +54,9 @@ class Level:
             time: trusted SQL of type DateTime64(6, 'UTC').
         """
         at = f"toUnixTimestamp64Micro({time})"
+        if self.is_month:
+            day = f"intDiv({at} - positiveModulo({at}, {DAY_MINUTES * MINUTE_US}), {MINUTE_US})"
+            return f"toInt32({day} - (toDayOfMonth({time}) - 1) * {DAY_MINUTES})"
         start = f"({at} - positiveModulo({at}, {self.period_us}))"
         return f"toInt32(intDiv({start}, {MINUTE_US}))"
 
@@ -70,8 +76,24 @@ FULL_DAY = Level(
     by_dimensions=True,
 )
 HOUR = Level(number=5, name="hour", minutes=60, by_subject=False, by_dimensions=False)
-LEVELS = (MINUTE, HOUR, QUARTER, SUBJECT_DAY, FULL_DAY)
-"""The cheapest to read first."""
+SUBJECT_MONTH = Level(
+    number=6,
+    name="month_by_subject",
+    minutes=31 * DAY_MINUTES,
+    by_subject=True,
+    by_dimensions=False,
+    is_month=True,
+)
+FULL_MONTH = Level(
+    number=7,
+    name="month_by_subject_and_dimensions",
+    minutes=31 * DAY_MINUTES,
+    by_subject=True,
+    by_dimensions=True,
+    is_month=True,
+)
+MONTH_OF_DAY = {SUBJECT_DAY: SUBJECT_MONTH, FULL_DAY: FULL_MONTH}
+"""Of a level of days the one whose months are made of them."""
 
 
 def levels_of(meter: Meter) -> tuple[Level, ...]:
@@ -80,8 +102,8 @@ def levels_of(meter: Meter) -> tuple[Level, ...]:
         # A cell holds every distinct value: finer levels would hold each event's value again.
         return (HOUR, SUBJECT_DAY)
     if not meter.group_by:
-        return (MINUTE, SUBJECT_DAY)
-    return (MINUTE, QUARTER, SUBJECT_DAY, FULL_DAY)
+        return (MINUTE, SUBJECT_DAY, SUBJECT_MONTH)
+    return (MINUTE, QUARTER, SUBJECT_DAY, FULL_DAY, SUBJECT_MONTH, FULL_MONTH)
 
 
 def dimension_names(meter: Meter) -> tuple[str, ...]:

@@ -58,7 +58,6 @@ class FromRollups:
 
     Attributes:
         rollups: of the meter.
-        level: the one that is read.
         tiling: which part of the period it answers.
         vector: how far the cells go.
         tail: the facts beyond; None: there are none.
@@ -66,7 +65,6 @@ class FromRollups:
     """
 
     rollups: Rollups
-    level: Level
     tiling: Tiling
     vector: Token
     tail: Tail | None
@@ -304,32 +302,34 @@ class Statement:
         )
 
     def _cell_conditions(self, source: FromRollups) -> str:
-        rollups, level = source.rollups, source.level
-        of_level = f"definition = {rollups.definition} AND level = {level.number}"
-        key = "(subject, minute)" if level.by_subject else "minute"
-        parts = [f"segment IN ({_ids(rollups.segments)})", of_level, *self._subjects]
-        parts += self._owner_conditions(CELL_US)
-        spans = (
-            f"(minute >= {a // MINUTE_US} AND minute < {b // MINUTE_US})"
-            for a, b in source.tiling.tiles
+        rollups, levels = source.rollups, source.tiling.levels
+        keys = "level, subject, minute" if levels[0].by_subject else "level, minute"
+        parts = [f"segment IN ({_ids(rollups.segments)})", f"definition = {rollups.definition}"]
+        parts += [*self._subjects, *self._owner_conditions(CELL_US)]
+        tiles = (
+            f"level = {each.number} AND ({_minutes(source.tiling.spans(each))})" for each in levels
         )
-        parts.append(f"({' OR '.join(spans)})")
+        parts.append(_any(tiles))
+        numbers = ", ".join(str(each.number) for each in levels)
         for later, earlier in rollups.replacements():
-            keys = key.strip("()")
             parts.append(
-                f"NOT (segment IN ({_ids(earlier)}) AND {key} IN (SELECT {keys}"
-                f" FROM {DATABASE}.rollup_replaced WHERE segment = {later.id} AND {of_level}))"
+                f"NOT (segment IN ({_ids(earlier)}) AND ({keys}) IN (SELECT {keys}"
+                f" FROM {DATABASE}.rollup_replaced WHERE segment = {later.id}"
+                f" AND definition = {rollups.definition} AND level IN ({numbers})))"
             )
         if source.pending:
-            parts.append(f"{key} NOT IN ({self._pending_windows(source)})")
+            parts += [
+                f"NOT (level = {each.number} AND {_key(each, 'subject', 'minute')}"
+                f" IN ({self._pending_windows(source, each)}))"
+                for each in levels
+            ]
         return " AND ".join(parts)
 
-    def _pending_windows(self, source: FromRollups) -> str:
+    def _pending_windows(self, source: FromRollups, level: Level) -> str:
         """SELECT of the windows whose cells hold facts that corrections have superseded since."""
-        minute = source.level.minute_sql("superseded_time")
-        columns = f"superseded_subject, {minute}" if source.level.by_subject else minute
+        minute = level.minute_sql("superseded_time")
         return (
-            f"SELECT {columns} FROM {DATABASE}.event_corrections"
+            f"SELECT {_key(level, 'superseded_subject', minute)} FROM {DATABASE}.event_corrections"
             f" WHERE namespace = {self._namespace} AND superseded_type = {self._event_type}"
             f" AND {self.pending(source.vector)}"
         )
@@ -345,9 +345,12 @@ class Statement:
         """SQL: which events are read in place of such cells; "" for none."""
         if not source.pending or not source.tiling.tiles:
             return ""
-        minute = source.level.minute_sql("time")
-        key = f"(subject, {minute})" if source.level.by_subject else minute
-        return f"({_times(source.tiling.tiles)} AND {key} IN ({self._pending_windows(source)}))"
+        return _any(
+            f"{_times(source.tiling.spans(each))}"
+            f" AND {_key(each, 'subject', each.minute_sql('time'))}"
+            f" IN ({self._pending_windows(source, each)})"
+            for each in source.tiling.levels
+        )
 
 
 def nullable_dimension(path: JsonPath, prefix: str) -> str:
@@ -357,9 +360,23 @@ def nullable_dimension(path: JsonPath, prefix: str) -> str:
 
 def _times(spans: Sequence[Span]) -> str:
     """SQL: a time is in one of these; "" without any."""
-    parts = (f"(time >= {at_sql(start)} AND time < {at_sql(end)})" for start, end in spans)
-    found = " OR ".join(parts)
+    return _any(f"time >= {at_sql(start)} AND time < {at_sql(end)}" for start, end in spans)
+
+
+def _minutes(spans: Sequence[Span]) -> str:
+    """SQL: a cell's window is in one of these."""
+    return _any(f"minute >= {a // MINUTE_US} AND minute < {b // MINUTE_US}" for a, b in spans)
+
+
+def _any(conditions: Iterable[str]) -> str:
+    """SQL: one of these holds; "" without any."""
+    found = " OR ".join(f"({each})" for each in conditions)
     return f"({found})" if found else ""
+
+
+def _key(level: Level, subject: str, minute: str) -> str:
+    """SQL of what tells the windows of a level apart."""
+    return f"({subject}, {minute})" if level.by_subject else minute
 
 
 def _ids(segments: Iterable[Segment]) -> str:
