@@ -24,6 +24,7 @@ from tollgate.events.correction_operation_store import OperationStore
 from tollgate.events.recount_store import RecountStore
 from tollgate.events.seal_store import SealStore
 from tollgate.events.store import DeadLetterStore
+from tollgate.limits.feature_store import FeatureStore
 from tollgate.metering.meter import Meter, MeterChanges
 from tollgate.metering.progress import query_progress
 from tollgate.metering.rollup_store import RollupStore
@@ -34,6 +35,7 @@ from tollgate.platform.sql import Database, metadata, migrate, put_row
 STORES = (
     CustomerStore,
     DeadLetterStore,
+    FeatureStore,
     MeterStore,
     OperationStore,
     RecountStore,

@@ -10,6 +10,7 @@ from tollgate.core.clock import Clock
 from tollgate.core.errors import Conflict, NotFound
 from tollgate.core.ids import new_ulid
 from tollgate.metering.meter import Aggregation, ManagedBy, Meter, MeterChanges, MeterInput
+from tollgate.metering.meter_use import refuse_if_dimensions_are_used, refuse_if_used
 from tollgate.platform.filters import Filter
 from tollgate.platform.sql import ROWS_SKIPPED_MAX, Database, Instant, Json, Text, metadata
 from tollgate.platform.sql_filters import sql_condition
@@ -211,6 +212,7 @@ class MeterStore:
 
         Raises:
             NotFound: no such live meter.
+            Conflict: a feature needs a dimension that would be gone.
         """
         with self._database.begin() as connection:
             before = _meter_from_row(_live_row(connection, namespace, id_or_slug, for_update=True))
@@ -225,6 +227,7 @@ class MeterStore:
             stored = _row_from_meter(before)
             if all(_same(stored[name], value) for name, value in values.items()):
                 return before
+            refuse_if_dimensions_are_used(connection, before, changes.group_by)
             row = connection.execute(
                 meters.update()
                 .where(meters.c.id == before.id)
@@ -240,10 +243,12 @@ class MeterStore:
 
         Raises:
             NotFound: no such live meter.
+            Conflict: a feature counts by it.
         """
         now = self._clock.now()
         with self._database.begin() as connection:
             row = _live_row(connection, namespace, id_or_slug, for_update=True)
+            refuse_if_used(connection, _meter_from_row(row))
             deleted = connection.execute(
                 meters.update()
                 .where(meters.c.id == row["id"])
@@ -259,6 +264,25 @@ class MeterStore:
         query = sa.select(meters).where(*live, *conditions).order_by(meters.c.slug)
         with self._database.connect() as connection:
             return tuple(_meter_from_row(row) for row in connection.execute(query).mappings())
+
+
+def held_meter(
+    connection: sa.Connection, namespace: str, *, slug: str | None = None, meter_id: str = ""
+) -> Meter | None:
+    """The live meter of a slug, or else of an id, kept as it is until the transaction ends.
+
+    Args:
+        connection: of a `Database.begin`.
+        namespace: whose meter.
+        slug: which meter; None: `meter_id` says it.
+        meter_id: in upper case.
+    """
+    c = meters.c
+    named = c.id == meter_id if slug is None else c.slug == slug
+    query = sa.select(meters).where(c.namespace == namespace, c.deleted_at.is_(None), named)
+    # Others may hold it too, but who changes it waits. Says nothing in SQLite: see `_live_row`.
+    row = connection.execute(query.with_for_update(read=True)).mappings().one_or_none()
+    return None if row is None else _meter_from_row(row)
 
 
 def _live_row(

@@ -1,0 +1,75 @@
+"""What keeps a meter as it is: features that are not archived, and whose usage it counts.
+
+Features are a floor above: of their table only what is asked here is known.
+"""
+
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from tollgate.core.errors import Conflict
+from tollgate.metering.meter import Meter
+from tollgate.platform.sql import Json, Text
+
+_SHOWN_MAX = 5
+_features = sa.table(
+    "features",
+    sa.column("namespace", Text),
+    sa.column("key", Text),
+    sa.column("meter_id", Text),
+    sa.column("dimensions", Json),
+    sa.column("archived_at"),
+)
+
+
+def refuse_if_used(connection: sa.Connection, meter: Meter) -> None:
+    """Keeps a meter that a feature counts by.
+
+    Args:
+        connection: that holds the meter's row for update, so no feature can come in between.
+        meter: to be deleted.
+
+    Raises:
+        Conflict: it is in use; says by which features.
+    """
+    used = _dimensions_by_key(connection, meter)
+    if used:
+        shown = ", ".join([*used][:_SHOWN_MAX]) + (", …" if len(used) > _SHOWN_MAX else "")
+        raise Conflict(
+            f"the meter {meter.slug} is in use by features: {shown}; archive these first"
+        )
+
+
+def refuse_if_dimensions_are_used(
+    connection: sa.Connection, meter: Meter, kept: Collection[str]
+) -> None:
+    """Keeps dimensions that a feature filters by or is priced by.
+
+    Args:
+        connection: as in `refuse_if_used`.
+        meter: as it is.
+        kept: names of the dimensions that it is to have.
+
+    Raises:
+        Conflict: one that is to go is in use; says by which feature.
+    """
+    gone = meter.group_by.keys() - set(kept)
+    if not gone:
+        return
+    for key, dimensions in _dimensions_by_key(connection, meter).items():
+        for name in dimensions:
+            if name in gone:
+                raise Conflict(
+                    f"the dimension {name} of the meter {meter.slug} is in use by the feature "
+                    f"{key}; keep it, or archive the feature first"
+                )
+
+
+def _dimensions_by_key(connection: sa.Connection, meter: Meter) -> dict[str, list[str]]:
+    c = _features.c
+    query = (
+        sa.select(c.key, c.dimensions)
+        .where(c.namespace == meter.namespace, c.meter_id == meter.id, c.archived_at.is_(None))
+        .order_by(c.key)
+    )
+    return {row.key: row.dimensions for row in connection.execute(query)}
