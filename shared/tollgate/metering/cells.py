@@ -19,6 +19,9 @@ _NO_TEXT = "''"
 _NO_BITS = "toUInt64(0) AS bits"
 _ARRAY = "CAST([{}] AS Array(LowCardinality(String)))"
 KEY = ("level", "subject", "minute", "dimensions", "absent")
+_SPAN_MINUTES = 23_040
+_SPAN = f"intDiv(minute, {_SPAN_MINUTES})"
+"""Days that stand together in the order of the table."""
 _HEAD = ("segment", "definition", *KEY, "first_minute", "last_minute")
 
 
@@ -194,8 +197,54 @@ def dirty(part: Slice) -> str:
     )
 
 
+def sizes_of_spans(merged: Collection[Segment], definitions: Iterable[int]) -> str:
+    """SELECT of how many cells several segments have: definition, level, span of days, number."""
+    return (
+        f"SELECT definition, level, {_SPAN} AS span, count() FROM {DATABASE}.rollup_cells"
+        f" WHERE {_inside(merged, definitions)}"
+        " GROUP BY definition, level, span ORDER BY definition, level, span"
+    )
+
+
+def pieces(sizes: Iterable[tuple[int, int, int, int]], cells_max: int) -> Iterator[str]:
+    """SQL conditions that part cells into pieces, none with many more than `cells_max`.
+
+    No window is in two of them.
+
+    Args:
+        sizes: what `sizes_of_spans` gave.
+        cells_max: about how many cells a statement may hold in memory.
+    """
+    open_piece: list[str] = []
+    filled = 0
+    for definition, level, span, count in sizes:
+        first = span * _SPAN_MINUTES
+        here = (
+            f"(definition = {definition} AND level = {level}"
+            f" AND minute >= {first} AND minute < {first + _SPAN_MINUTES})"
+        )
+        parts = -(-count // cells_max)
+        if parts > 1:
+            yield from (
+                f"{here} AND cityHash64(subject, minute) % {parts} = {each}"
+                for each in range(parts)
+            )
+            continue
+        if filled + count > cells_max and open_piece:
+            yield f"({' OR '.join(open_piece)})"
+            open_piece, filled = [], 0
+        open_piece.append(here)
+        filled += count
+    if open_piece:
+        yield f"({' OR '.join(open_piece)})"
+
+
 def cells_of_cells(
-    merged: Collection[Segment], into: int, of: Aggregation, definitions: Iterable[int]
+    merged: Collection[Segment],
+    into: int,
+    of: Aggregation,
+    definitions: Iterable[int],
+    piece: str = "true",
 ) -> str:
     """The INSERT that makes one segment's cells of those of several, replaced ones left out.
 
@@ -204,19 +253,18 @@ def cells_of_cells(
         into: the new segment.
         of: the aggregation of the definitions.
         definitions: whose cells are kept.
+        piece: SQL: only of these.
     """
     value = Value(aggregation=of, path=None)
     key = ", ".join(("definition", *KEY))
-    # As the table is ordered: so what is merged need not be held in memory.
-    order = f"definition, level, intDiv(minute, 23040), {', '.join(KEY[1:])}"
     columns = ", ".join([*_HEAD, *value.cell_columns()])
-    where = " AND ".join([_inside(merged, definitions), *_not_replaced(list(merged))])
+    where = " AND ".join([_inside(merged, definitions), piece, *_not_replaced(list(merged))])
     return (
         f"INSERT INTO {DATABASE}.rollup_cells ({columns})"
         f" SELECT toUInt64({into}), {key}, min(first_minute), max(last_minute),"
         f" {', '.join(value.cell_of_cells())}"
         f" FROM {DATABASE}.rollup_cells WHERE {where}"
-        f" GROUP BY {order}"
+        f" GROUP BY {key}"
     )
 
 

@@ -15,7 +15,14 @@ from tollgate.core.clock import Clock
 from tollgate.core.errors import Conflict
 from tollgate.events.facts import after, has_corrections, within
 from tollgate.events.position import Token
-from tollgate.metering.cells import CellsOfEvents, cells_of_cells, dirty, replaced_of_replaced
+from tollgate.metering.cells import (
+    CellsOfEvents,
+    cells_of_cells,
+    dirty,
+    pieces,
+    replaced_of_replaced,
+    sizes_of_spans,
+)
 from tollgate.metering.meter import Aggregation, Meter
 from tollgate.metering.rollup import Segment, digest_of
 from tollgate.metering.rollup_reader import TABLES, is_there, stored_rows
@@ -40,6 +47,7 @@ class RollupLimits:
         events_min: fewer wait for more, since each segment costs queries about a millisecond.
         wait: but no longer than this.
         memory_bytes_max: of one statement; beyond, it works on disk.
+        merged_cells_max: about how many cells one statement merges.
         threads: of one statement.
         grace: how long a dead segment stays for queries that read it.
         first_tier_cells: segments of up to so many cells are of one size; of the next, 4 times.
@@ -49,6 +57,7 @@ class RollupLimits:
     events_min: int = 100_000
     wait: timedelta = timedelta(minutes=10)
     memory_bytes_max: int = 1 << 30
+    merged_cells_max: int = 1_000_000
     threads: int = 1
     grace: timedelta = timedelta(minutes=15)
     first_tier_cells: int = 200_000
@@ -185,8 +194,7 @@ class RollUp:
             f"max_threads = {limits.threads}, max_insert_threads = 1,"
             f" max_bytes_before_external_group_by = {limits.memory_bytes_max // 2},"
             " do_not_merge_across_partitions_select_final = 1, insert_deduplicate = 0,"
-            " optimize_move_to_prewhere_if_final = 1,"
-            " optimize_aggregation_in_order = 1"
+            " optimize_move_to_prewhere_if_final = 1"
         )
         self._clickhouse.command(f"{sql} SETTINGS {settings}", parameters)
 
@@ -223,8 +231,12 @@ class RollUp:
         segment = self._store.begin()
         for aggregation in Aggregation:
             chosen = [each for each, of in definitions.items() if of is aggregation]
-            if chosen:
-                self._run(cells_of_cells(merged, segment, aggregation, chosen))
+            if not chosen:
+                continue
+            sizes = self._clickhouse.query(sizes_of_spans(merged, chosen))
+            counts = [(int(d), int(level), int(span), int(n)) for d, level, span, n in sizes]
+            for piece in pieces(counts, self._limits.merged_cells_max):
+                self._run(cells_of_cells(merged, segment, aggregation, chosen, piece))
         replacing: frozenset[int] = frozenset()
         if not first and any(each.replacing for each in merged) and definitions:
             self._run(replaced_of_replaced(merged, segment, definitions))

@@ -84,15 +84,7 @@ SUBJECT_MONTH = Level(
     by_dimensions=False,
     is_month=True,
 )
-FULL_MONTH = Level(
-    number=7,
-    name="month_by_subject_and_dimensions",
-    minutes=31 * DAY_MINUTES,
-    by_subject=True,
-    by_dimensions=True,
-    is_month=True,
-)
-MONTH_OF_DAY = {SUBJECT_DAY: SUBJECT_MONTH, FULL_DAY: FULL_MONTH}
+MONTH_OF_DAY = {SUBJECT_DAY: SUBJECT_MONTH}
 """Of a level of days the one whose months are made of them."""
 
 
@@ -103,7 +95,7 @@ def levels_of(meter: Meter) -> tuple[Level, ...]:
         return (HOUR, SUBJECT_DAY)
     if not meter.group_by:
         return (MINUTE, SUBJECT_DAY, SUBJECT_MONTH)
-    return (MINUTE, QUARTER, SUBJECT_DAY, FULL_DAY, SUBJECT_MONTH, FULL_MONTH)
+    return (MINUTE, QUARTER, SUBJECT_DAY, FULL_DAY, SUBJECT_MONTH)
 
 
 def dimension_names(meter: Meter) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from tollgate.core.clock import datetime_from_us, us_from_datetime
+from tollgate.core.decimals import plain_text
 from tollgate.core.errors import (
     Conflict,
     Fault,
@@ -71,6 +73,24 @@ class Instant(sa.types.TypeDecorator[datetime]):
 
     def process_result_value(self, value: int | None, _dialect: sa.Dialect) -> datetime | None:
         return None if value is None else datetime_from_us(value)
+
+
+class Exact(sa.types.TypeDecorator[Decimal]):
+    """A decimal quantity, digit for digit. SQLite has none: a text there, which does not sort."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(sa.Numeric())
+        return dialect.type_descriptor(sa.Text())
+
+    def process_bind_param(self, value: Decimal | None, dialect: sa.Dialect) -> Any:
+        return value if value is None or dialect.name == "postgresql" else plain_text(value)
+
+    def process_result_value(self, value: Any, _dialect: sa.Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value)
 
 
 class Database:

@@ -1,0 +1,162 @@
+"""Use case: reservations of all who ask at once, decided together.
+
+While one transaction is under way, what comes waits; then all of it is the next one. So a hot
+customer costs one lock and one commit for everybody, and a slow database makes groups larger.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterable
+from time import monotonic
+from typing import Protocol
+
+from tollgate.core.errors import TollgateError, Transient
+from tollgate.limits.account import Account, Behind, Supply
+from tollgate.limits.reservation import Reservation
+from tollgate.limits.reservation_store import ReservationStore
+from tollgate.limits.reservation_work import Ask, Decision, Outcome
+
+_log = logging.getLogger(__name__)
+_GROUP_MAX = 256
+_WAITING_MAX = 10_000
+_BEHIND_SECONDS = 2
+_PAUSE_SECONDS = 0.02
+
+
+class Supplies(Protocol):
+    """What is known of limits."""
+
+    def supply_of(self, account: Account) -> Supply | None:
+        """What a limit offers, at once; None: it is not known, or out of date."""
+        ...
+
+    def refresh(self, accounts: Iterable[Account]) -> None:
+        """Reads anew what is known of accounts; what can't be read stays as it is.
+
+        Raises:
+            TollgateError: a dependency is away, or a limit is no more.
+        """
+        ...
+
+
+class Reserving:
+    """The queue of one process."""
+
+    def __init__(self, store: ReservationStore, supplies: Supplies) -> None:
+        self._store = store
+        self._supplies = supplies
+        self._lock = threading.Condition()
+        self._waiting: list[tuple[Ask, float, asyncio.Future[Decision]]] = []  # tidy: allow-float
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self.transactions = 0
+
+    def start(self) -> None:
+        """Starts the thread that decides."""
+        self._thread = threading.Thread(target=self._run, name="reserving", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Decides what waits, and ends."""
+        with self._lock:
+            self._stopping = True
+            self._lock.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    async def ask(self, ask: Ask) -> Decision:
+        """What becomes of an ask.
+
+        Raises:
+            TollgateError: as `ReservationStore.decide`; Transient: too many wait, or the limit
+                can't be read now.
+        """
+        future: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            if self._stopping or len(self._waiting) >= _WAITING_MAX:
+                raise Transient("too many reservations wait; nothing was held")
+            self._waiting.append((ask, monotonic(), future))
+            self._lock.notify()
+        return await future
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while not self._waiting and not self._stopping:
+                    self._lock.wait()
+                group = self._waiting[:_GROUP_MAX]
+                del self._waiting[:_GROUP_MAX]
+            if not group:
+                return
+            try:
+                again = self._decide(group)
+            except Exception as problem:  # noqa: BLE001 -- whoever waits must get an answer
+                _log.exception("a group of reservations failed")
+                fault = Transient(f"the reservation could not be decided: {problem!r}")
+                _tell([(future, fault) for _, _, future in group])
+                again = []
+            if again:
+                with self._lock:
+                    self._waiting[:0] = again
+
+    def _decide(
+        self,
+        group: list[tuple[Ask, float, asyncio.Future[Decision]]],  # tidy: allow-float
+    ) -> list[tuple[Ask, float, asyncio.Future[Decision]]]:  # tidy: allow-float
+        """Answers all that can be answered; gives those whose supplies have to be read first."""
+        outcomes: list[Outcome]
+        self.transactions += 1
+        try:
+            outcomes = self._store.decide([ask for ask, _, _ in group], self._supplies.supply_of)
+        except TollgateError as refused:
+            outcomes = [refused] * len(group)
+        answers: list[tuple[asyncio.Future[Decision], Decision | TollgateError]] = []
+        again = []
+        for (ask, since, future), outcome in zip(group, outcomes, strict=True):
+            if not isinstance(outcome, Behind):
+                answers.append((future, outcome))
+            elif monotonic() - since > _BEHIND_SECONDS:
+                answers.append((future, Transient("usage is not known up to now; nothing changed")))
+            else:
+                again.append((ask, since, future))
+        _tell(answers)
+        if again:
+            concerned = {
+                hold.account
+                for ask, _, _ in again
+                if isinstance(ask, Reservation)
+                for hold in ask.holds
+            }
+            try:
+                self._supplies.refresh(concerned)
+            except TollgateError as refused:
+                _tell([(future, refused) for _, _, future in again])
+                return []
+            threading.Event().wait(_PAUSE_SECONDS)
+        return again
+
+
+def _tell(
+    answers: list[tuple[asyncio.Future[Decision], Decision | TollgateError]],
+) -> None:
+    """Gives futures of any loop their results, one wake-up a loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[int]] = {}
+    for number, (future, _) in enumerate(answers):
+        by_loop.setdefault(future.get_loop(), []).append(number)
+    for loop, numbers in by_loop.items():
+
+        def give(numbers: list[int] = numbers) -> None:
+            for number in numbers:
+                future, outcome = answers[number]
+                if future.done():
+                    continue
+                if isinstance(outcome, Exception):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
+
+        try:
+            loop.call_soon_threadsafe(give)
+        except RuntimeError:
+            _log.warning("reservations were decided after the loop ended")
