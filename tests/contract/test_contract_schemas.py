@@ -139,6 +139,7 @@ _AREAS = {
         "/api/v1/meters",
         "/api/v1/subjects",
         "/api/v1/customers",
+        "/api/v1/features",
         "/api/v1/events",
         "/api/v2/events",
         "/api/v1/debug",
@@ -148,11 +149,12 @@ _AREAS = {
         "/api/v3/openmeter/events",
         "/api/v3/openmeter/meters",
         "/api/v3/openmeter/customers",
+        "/api/v3/openmeter/features",
     ),
 }
 # Later parts of the contract keep paths under subjects and customers too.
 _NOT_THESE = re.compile(
-    "/(entitlements|entitlement-access|access|apps|stripe|subscriptions|billing|charges|credits)"
+    "/(cost|entitlements|entitlement-access|access|apps|stripe|subscriptions|billing|charges|credits)"
 )
 
 

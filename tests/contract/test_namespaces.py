@@ -54,7 +54,7 @@ def by_spare_meter_id(world: World, house: str) -> Mapping[str, str]:
 
 
 def by_shared_slug(_world: World, _house: str) -> Mapping[str, str]:
-    return {"meterIdOrSlug": "shared"} | MODEL
+    return {"meterIdOrSlug": "shared", "featureId": "shared"} | MODEL
 
 
 def new_event(house: str) -> dict[str, Any]:
@@ -87,6 +87,10 @@ def by_customer_id(world: World, house: str) -> Mapping[str, str]:
 def customer(house: str) -> dict[str, Any]:
     """The same subject in both houses."""
     return {"key": mark(house), "name": mark(house), **USAGE}
+
+
+def by_feature_id(world: World, house: str) -> Mapping[str, str]:
+    return {"featureId": world.feature_ids[house]}
 
 
 def by_backfill(_world: World, house: str) -> Mapping[str, str]:
@@ -146,6 +150,10 @@ PROBES: Mapping[str, Sequence[Probe]] = {
         Probe(path=lambda _w, h: {"customerIdOrKey": mark(h)}),
     ),
     "get-customer": (Probe(path=by_customer_id),),
+    "listFeatures": (PLAIN, Probe(query=lambda _h: {"page": 1})),
+    "list-features": (PLAIN,),
+    "getFeature": (Probe(path=by_feature_id), Probe(path=by_shared_slug)),
+    "get-feature": (Probe(path=by_feature_id),),
     "listAccessKeys": (PLAIN, Probe(query=lambda h: {"namespace": h})),
     # Writes: the same names in both houses.
     "createMeter": (Probe(body=lambda h: SHARED_METER | {"slug": "made", "name": mark(h)}),),
@@ -164,6 +172,9 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "create-customer": (Probe(body=lambda h: {"key": "made_v3", "name": mark(h)}),),
     "updateCustomer": (Probe(path=by_customer_id, body=customer),),
     "upsert-customer": (Probe(path=by_customer_id, body=lambda h: {"name": mark(h)}),),
+    "createFeature": (Probe(body=lambda h: {"key": "made", "name": mark(h)}),),
+    "create-feature": (Probe(body=lambda h: {"key": "made_v3", "name": mark(h)}),),
+    "update-feature": (Probe(path=by_feature_id, body=lambda _h: {"unit_cost": None}),),
     "upsertSubject": (Probe(body=lambda h: [{"key": "made", "displayName": mark(h)}]),),
     "createAccessKey": (Probe(body=lambda h: {"scopes": ["read"], "name": mark(h)}),),
     "ingestEvents": (Probe(body=new_event, own=done),),
@@ -186,6 +197,10 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "deleteCustomer": (Probe(path=by_customer_id, own=done, ends=True),),
     "delete-customer": (
         Probe(path=lambda w, h: {"customerId": w.spare_customer_ids[h]}, own=done, ends=True),
+    ),
+    "deleteFeature": (Probe(path=by_feature_id, own=done, ends=True),),
+    "delete-feature": (
+        Probe(path=lambda w, h: {"featureId": w.spare_feature_ids[h]}, own=done, ends=True),
     ),
     "deleteSubject": (
         Probe(path=lambda _w, h: {"subjectIdOrKey": f"spare-{h}"}, own=done, ends=True),

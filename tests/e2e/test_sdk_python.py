@@ -17,6 +17,10 @@ from openmeter.models import (
     CustomerReplaceUpdate,
     CustomerUsageAttribution,
     Event,
+    FeatureCreateInputs,
+    FeatureManualUnitCost,
+    FeatureUnitCostType,
+    FilterString,
     Metadata,
     MeterAggregation,
     MeterCreate,
@@ -233,6 +237,40 @@ def test_customers_and_their_usage(client: Client) -> None:
     customers.delete(key)
     with pytest.raises(ResourceNotFoundError):
         customers.get(made.id)
+
+
+def test_features(client: Client) -> None:
+    features: Any = client.features
+    key, kind = fresh("feature"), fresh("kind")
+    counting = client.meters.create(meter(kind))
+    wanted = FeatureCreateInputs(
+        key=key,
+        name="Tokens of two models",
+        meter_slug=counting.slug,
+        advanced_meter_group_by_filters={"model": FilterString(in_property=["a", "b"])},
+        unit_cost=FeatureManualUnitCost(
+            type=FeatureUnitCostType.MANUAL, amount="0.000000000000000005"
+        ),
+        metadata=Metadata({"crm": "17"}),
+    )
+    made = features.create(wanted)
+    assert (made.key, made.meter_slug, made.archived_at) == (key, counting.slug, None)
+    assert made.advanced_meter_group_by_filters["model"].in_property == ["a", "b"]
+    assert made.unit_cost["amount"] == "0.000000000000000005"  # a union stays a dict
+    assert features.get(key).id == features.get(made.id).id == made.id
+    assert [each["id"] for each in features.list(meter_slug=[counting.slug])] == [made.id]
+    with pytest.raises(ResourceExistsError):
+        features.create(wanted)
+    with pytest.raises(ResourceExistsError) as used:
+        client.meters.delete(counting.slug)
+    answer: Any = used.value.response
+    assert key in answer.json()["detail"]
+    features.delete(made.id)
+    with pytest.raises(ResourceNotFoundError):
+        features.get(key)
+    assert features.get(made.id).archived_at is not None
+    assert features.create(FeatureCreateInputs(key=key, name="Static")).id != made.id
+    client.meters.delete(counting.slug)
 
 
 def test_a_refusal_is_understood(client: Client) -> None:

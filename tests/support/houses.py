@@ -49,6 +49,8 @@ class World:
     subject_ids: dict[str, str] = field(default_factory=dict)
     customer_ids: dict[str, str] = field(default_factory=dict)
     spare_customer_ids: dict[str, str] = field(default_factory=dict)
+    feature_ids: dict[str, str] = field(default_factory=dict)
+    spare_feature_ids: dict[str, str] = field(default_factory=dict)
     key_ids: dict[str, str] = field(default_factory=dict)
     token: str = ""
 
@@ -126,6 +128,9 @@ def furnish(world: World, house: str) -> None:
         usage = {"usageAttribution": {"subjectKeys": [f"subject-of-{name}"]}}
         customer = {"key": name, "name": mark(house), **usage}
         ids[house] = world.admin(house, "POST", "/api/v1/customers", customer)["id"]
+    for name, feature_ids in (("shared", world.feature_ids), ("spare", world.spare_feature_ids)):
+        feature = {"key": name, "name": mark(house)}
+        feature_ids[house] = world.admin(house, "POST", "/api/v1/features", feature)["id"]
     spare_key = {"scopes": ["read"], "name": mark(house)}
     world.key_ids[house] = world.admin(house, "POST", "/api/v1/access-keys", spare_key)["id"]
     # The same key with other content in the other house: no conflict, for it is another identity.

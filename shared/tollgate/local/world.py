@@ -40,6 +40,7 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
     "load": ("load-1", "load-2"),
     "rollup": ("rollup",),
     "customers": ("customers",),
+    "entitlements": ("entitlements",),
     "usage": ("usage",),
     "console": ("console",),
 }

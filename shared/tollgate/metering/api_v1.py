@@ -72,7 +72,7 @@ def get_meter(call: Call) -> MeterBody:
 
 
 def update_meter(call: Call) -> MeterBody:
-    """Replaces name, description, metadata and groupBy."""
+    """Replaces name, description, metadata and groupBy; dimensions that a feature needs stay."""
     members: dict[str, Any] = call.body
     meter = call.parts.get(open_meters).update(
         call.namespace,
@@ -83,7 +83,7 @@ def update_meter(call: Call) -> MeterBody:
 
 
 def delete_meter(call: Call) -> None:
-    """Deletes a meter; its events stay."""
+    """Deletes a meter that no feature counts by; its events stay."""
     call.parts.get(open_meters).delete(call.namespace, call.path["meterIdOrSlug"])
 
 
@@ -169,7 +169,14 @@ OPERATIONS: tuple[Operation, ...] = (
         **_ADMIN,
     ),
     _operation(
-        "DELETE", _ONE, "deleteMeter", "Delete a meter", status=204, handler=delete_meter, **_ADMIN
+        "DELETE",
+        _ONE,
+        "deleteMeter",
+        "Delete a meter",
+        status=204,
+        handler=delete_meter,
+        failures=(409,),
+        **_ADMIN,
     ),
     _operation(
         "GET",

@@ -101,7 +101,7 @@ def get_meter(call: Call) -> MeterBody:
 
 
 def update_meter(call: Call) -> MeterBody:
-    """Replaces name, description, labels and dimensions."""
+    """Replaces name, description, labels and dimensions; those that a feature needs stay."""
     members: dict[str, Any] = call.body
     meter = call.parts.get(open_meters).update(
         call.namespace, _meter(call).id, lambda stored: changes_from_members(members, stored)
@@ -110,7 +110,7 @@ def update_meter(call: Call) -> MeterBody:
 
 
 def delete_meter(call: Call) -> None:
-    """Deletes a meter; its events stay."""
+    """Deletes a meter that no feature counts by; its events stay."""
     call.parts.get(open_meters).delete(call.namespace, _meter(call).id)
 
 
@@ -311,6 +311,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Delete a meter",
         status=204,
         handler=delete_meter,
+        failures=(409,),
         **_ADMIN,
     ),
     _operation(

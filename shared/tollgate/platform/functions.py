@@ -78,6 +78,19 @@ FUNCTIONS: tuple[Function, ...] = (
         ),
     ),
     Function(
+        name="entitlements",
+        title="features, and who may use how much of them",
+        trigger=Trigger.HTTP,
+        routes=(
+            ("*", "/api/v1/features"),
+            ("*", "/api/v3/openmeter/features"),
+            ("*", "/api/v1/entitlements"),
+            ("*", "/api/v2/entitlements"),
+            ("*", "/api/v1/grants"),
+            ("*", "/api/v2/grants"),
+        ),
+    ),
+    Function(
         name="usage",
         title="meters, usage queries, events, the ledger",
         trigger=Trigger.HTTP,

@@ -162,6 +162,29 @@ seen.customerUpdated = (await client.customers.update(customer.id, { ...acme, na
 await client.customers.delete(customer.id);
 seen.customerGone = await refusal(() => client.customers.get(customer.id));
 
+const metered = {
+  key: `gpt_${name}`,
+  name: 'Tokens',
+  meterSlug: slug,
+  advancedMeterGroupByFilters: { model: { $in: ['a', 'b'] } },
+  unitCost: { type: 'manual', amount: '0.005' },
+};
+const feature = await client.features.create(metered);
+seen.feature = [
+  feature.meterSlug === slug,
+  feature.advancedMeterGroupByFilters.model.$in,
+  feature.unitCost,
+  feature.createdAt instanceof Date,
+];
+seen.featureFound = (await client.features.get(feature.id)).key === metered.key;
+seen.featureListed = (await client.features.list({ meterSlug: [slug] })).map(
+  (each) => each.id === feature.id
+);
+seen.featureTaken = await refusal(() => client.features.create(metered));
+seen.featureHoldsMeter = await refusal(() => client.meters.delete(slug));
+await client.features.delete(feature.id);
+seen.featureArchived = (await client.features.get(feature.id)).archivedAt instanceof Date;
+
 const updated = await client.meters.update(slug, { name: 'Renamed', groupBy: { model: '$.model' } });
 seen.updated = updated.name;
 const meter = { slug, aggregation: 'SUM', eventType: kind, valueProperty: '$.tokens' };
