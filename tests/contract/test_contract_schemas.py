@@ -154,7 +154,7 @@ _AREAS = {
 }
 # Later parts of the contract keep paths under subjects and customers too.
 _NOT_THESE = re.compile(
-    "/(cost|entitlements|entitlement-access|access|apps|stripe|subscriptions|billing|charges|credits)"
+    "/(entitlements|entitlement-access|access|apps|stripe|subscriptions|billing|charges|credits)"
 )
 
 

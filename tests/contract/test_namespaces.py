@@ -93,6 +93,10 @@ def by_feature_id(world: World, house: str) -> Mapping[str, str]:
     return {"featureId": world.feature_ids[house]}
 
 
+def by_metered_feature_id(world: World, house: str) -> Mapping[str, str]:
+    return {"featureId": world.metered_feature_ids[house]}
+
+
 def by_backfill(_world: World, house: str) -> Mapping[str, str]:
     return {"name": f"backfill-{house}"}
 
@@ -153,6 +157,9 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "listFeatures": (PLAIN, Probe(query=lambda _h: {"page": 1})),
     "list-features": (PLAIN,),
     "getFeature": (Probe(path=by_feature_id), Probe(path=by_shared_slug)),
+    "query-feature-cost": (
+        Probe(path=by_metered_feature_id, body=lambda _h: {"group_by_dimensions": ["model"]}),
+    ),
     "get-feature": (Probe(path=by_feature_id),),
     "listAccessKeys": (PLAIN, Probe(query=lambda h: {"namespace": h})),
     # Writes: the same names in both houses.

@@ -29,6 +29,9 @@ SHARED_METER = {
 }
 
 
+UNIT_COST = {"type": "manual", "amount": "0.5"}
+
+
 def mark(house: str) -> str:
     return f"mark-of-{house}"
 
@@ -50,6 +53,7 @@ class World:
     customer_ids: dict[str, str] = field(default_factory=dict)
     spare_customer_ids: dict[str, str] = field(default_factory=dict)
     feature_ids: dict[str, str] = field(default_factory=dict)
+    metered_feature_ids: dict[str, str] = field(default_factory=dict)
     spare_feature_ids: dict[str, str] = field(default_factory=dict)
     key_ids: dict[str, str] = field(default_factory=dict)
     token: str = ""
@@ -128,6 +132,11 @@ def furnish(world: World, house: str) -> None:
         usage = {"usageAttribution": {"subjectKeys": [f"subject-of-{name}"]}}
         customer = {"key": name, "name": mark(house), **usage}
         ids[house] = world.admin(house, "POST", "/api/v1/customers", customer)["id"]
+    # Archived, or its meter could not be deleted.
+    feature = {"key": "metered", "name": "metered", "meterSlug": "shared", "unitCost": UNIT_COST}
+    made = world.admin(house, "POST", "/api/v1/features", feature)["id"]
+    world.admin(house, "DELETE", f"/api/v1/features/{made}", None)
+    world.metered_feature_ids[house] = made
     for name, feature_ids in (("shared", world.feature_ids), ("spare", world.spare_feature_ids)):
         feature = {"key": name, "name": mark(house)}
         feature_ids[house] = world.admin(house, "POST", "/api/v1/features", feature)["id"]

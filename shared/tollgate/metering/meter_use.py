@@ -65,6 +65,20 @@ def refuse_if_dimensions_are_used(
                 )
 
 
+def needed_dimensions(connection: sa.Connection, namespace: str) -> dict[str, dict[str, str]]:
+    """What features need of meters: by meter's id, dimension to the key of a feature."""
+    c = _features.c
+    query = (
+        sa.select(c.meter_id, c.key, c.dimensions)
+        .where(c.namespace == namespace, c.meter_id.is_not(None), c.archived_at.is_(None))
+        .order_by(c.key.desc())
+    )
+    found: dict[str, dict[str, str]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.meter_id, {}).update(dict.fromkeys(row.dimensions, row.key))
+    return found
+
+
 def _dimensions_by_key(connection: sa.Connection, meter: Meter) -> dict[str, list[str]]:
     c = _features.c
     query = (

@@ -104,6 +104,7 @@ class Operation:
         handler: does the work.
         query: model of the query parameters.
         body: model of the JSON body, or a type that pydantic can read.
+        body_optional: no body at all stands for an empty object.
         response: model of the answer, or a type that pydantic can write; None: no body.
         status: of success.
         wire: whose errors and spelling.
@@ -122,6 +123,7 @@ class Operation:
     handler: Callable[[Call], object]
     query: type[BaseModel] | None = None
     body: Any = None
+    body_optional: bool = False
     response: Any = None
     status: int = 200
     wire: Wire = "v1"
@@ -334,6 +336,8 @@ def read_json(operation: Operation, content_type: bytes | None, raw: bytes) -> o
         if not _JSON_TYPE.fullmatch(media_type):
             raise Unsupported(f"Content-Type {media_type!r} is not supported; use {JSON}")
     reader = operation.reader
+    if not raw and operation.body_optional:
+        raw = b"{}"
     return _validated(lambda: reader.validate_json(raw))
 
 

@@ -118,7 +118,10 @@ def _operation(
         described["parameters"] = parameters
     body = schemas.get((operation.operation_id, "body"))
     if body is not None:
-        described["requestBody"] = {"required": True, "content": {JSON: {"schema": body}}}
+        described["requestBody"] = {
+            "required": not operation.body_optional,
+            "content": {JSON: {"schema": body}},
+        }
     described["responses"] = _responses(operation, schemas)
     return _laid_over(described, operation.document)
 
