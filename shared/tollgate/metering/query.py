@@ -37,6 +37,13 @@ _CELL_SETTINGS: dict[str, object] = {
     "merge_tree_min_rows_for_concurrent_read": 65_536,
     "merge_tree_min_bytes_for_concurrent_read": 1 << 20,
 }
+# A few rows, found by their key: what could be planned better costs more than it saves.
+_LEDGER_SETTINGS: dict[str, object] = {
+    "max_threads": 1,
+    "optimize_move_to_prewhere": 0,
+    "optimize_use_projections": 0,
+    "optimize_use_implicit_projections": 0,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +229,8 @@ def _tail(clickhouse: ClickHouse, vector: Token, as_of: Token | None) -> Tail | 
         "SELECT log_generation, log_partition, toInt64(max(log_offset)),"
         " toUnixTimestamp64Micro(min(appended_at))"
         f" FROM {DATABASE}.ledger WHERE {after(vector)}{known}"
-        " GROUP BY log_generation, log_partition SETTINGS max_threads = 1"
+        " GROUP BY log_generation, log_partition",
+        settings=_LEDGER_SETTINGS,
     )
     if not rows:
         return None
