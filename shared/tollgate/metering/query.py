@@ -25,24 +25,17 @@ from tollgate.metering.rollup import MINUTE_US, MONTH_OF_DAY, Rollups, levels_of
 from tollgate.metering.rollup_reader import RollupReader
 from tollgate.metering.statement import FromRollups, Statement, Tail
 from tollgate.metering.window import Windows, zone
-from tollgate.platform.clickhouse import DATABASE, ClickHouse
+from tollgate.platform.clickhouse import DATABASE, READS_LITTLE, UNCOMPILED, ClickHouse
 
 FINAL_SETTINGS: dict[str, object] = {"do_not_merge_across_partitions_select_final": 1}
 # Rows that FINAL merges are equal in all that conditions of a meter's query look at.
 _EVENT_SETTINGS = FINAL_SETTINGS | {"optimize_move_to_prewhere_if_final": 1}
-_CELL_SETTINGS: dict[str, object] = {
+_CELL_SETTINGS: dict[str, object] = UNCOMPILED | {
     # Their key finds them: to plan more takes longer than to read them.
     "optimize_move_to_prewhere": 0,
     # A million of them are worth two processors.
     "merge_tree_min_rows_for_concurrent_read": 65_536,
     "merge_tree_min_bytes_for_concurrent_read": 1 << 20,
-}
-# A few rows, found by their key: what could be planned better costs more than it saves.
-_LEDGER_SETTINGS: dict[str, object] = {
-    "max_threads": 1,
-    "optimize_move_to_prewhere": 0,
-    "optimize_use_projections": 0,
-    "optimize_use_implicit_projections": 0,
 }
 
 
@@ -230,7 +223,7 @@ def _tail(clickhouse: ClickHouse, vector: Token, as_of: Token | None) -> Tail | 
         " toUnixTimestamp64Micro(min(appended_at))"
         f" FROM {DATABASE}.ledger WHERE {after(vector)}{known}"
         " GROUP BY log_generation, log_partition",
-        settings=_LEDGER_SETTINGS,
+        settings=READS_LITTLE,
     )
     if not rows:
         return None
