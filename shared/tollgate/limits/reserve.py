@@ -8,7 +8,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Iterable
-from time import monotonic
+from time import monotonic_ns
 from typing import Protocol
 
 from tollgate.core.errors import TollgateError, Transient
@@ -20,7 +20,7 @@ from tollgate.limits.reservation_work import Ask, Decision, Outcome
 _log = logging.getLogger(__name__)
 _GROUP_MAX = 256
 _WAITING_MAX = 10_000
-_BEHIND_SECONDS = 2
+_BEHIND_NS = 2_000_000_000
 _PAUSE_SECONDS = 0.02
 
 
@@ -47,7 +47,7 @@ class Reserving:
         self._store = store
         self._supplies = supplies
         self._lock = threading.Condition()
-        self._waiting: list[tuple[Ask, float, asyncio.Future[Decision]]] = []  # tidy: allow-float
+        self._waiting: list[tuple[Ask, int, asyncio.Future[Decision]]] = []
         self._stopping = False
         self._thread: threading.Thread | None = None
         self.transactions = 0
@@ -76,7 +76,7 @@ class Reserving:
         with self._lock:
             if self._stopping or len(self._waiting) >= _WAITING_MAX:
                 raise Transient("too many reservations wait; nothing was held")
-            self._waiting.append((ask, monotonic(), future))
+            self._waiting.append((ask, monotonic_ns(), future))
             self._lock.notify()
         return await future
 
@@ -102,8 +102,8 @@ class Reserving:
 
     def _decide(
         self,
-        group: list[tuple[Ask, float, asyncio.Future[Decision]]],  # tidy: allow-float
-    ) -> list[tuple[Ask, float, asyncio.Future[Decision]]]:  # tidy: allow-float
+        group: list[tuple[Ask, int, asyncio.Future[Decision]]],
+    ) -> list[tuple[Ask, int, asyncio.Future[Decision]]]:
         """Answers all that can be answered; gives those whose supplies have to be read first."""
         outcomes: list[Outcome]
         self.transactions += 1
@@ -116,7 +116,7 @@ class Reserving:
         for (ask, since, future), outcome in zip(group, outcomes, strict=True):
             if not isinstance(outcome, Behind):
                 answers.append((future, outcome))
-            elif monotonic() - since > _BEHIND_SECONDS:
+            elif monotonic_ns() - since > _BEHIND_NS:
                 answers.append((future, Transient("usage is not known up to now; nothing changed")))
             else:
                 again.append((ask, since, future))
