@@ -100,6 +100,19 @@ class AttributionStore:
         return next((each.customer_id for each in found if each.covers(instant)), None)
 
 
+def attributions_of(
+    connection: sa.Connection, namespace: str, customer_ids: Collection[str]
+) -> dict[str, tuple[Attribution, ...]]:
+    """All that ever was attributed to customers, by customer id; one statement."""
+    query = sa.select(*_VALUES).where(
+        _c.namespace == namespace, _c.customer_id.in_(sorted(set(customer_ids)))
+    )
+    found: dict[str, list[Attribution]] = {}
+    for row in connection.execute(query.order_by(_c.id)).mappings():
+        found.setdefault(row["customer_id"], []).append(Attribution(**row))
+    return {customer: tuple(rows) for customer, rows in found.items()}
+
+
 def listed_subjects(
     connection: sa.Connection, namespace: str, customer_ids: Collection[str]
 ) -> dict[str, tuple[str, ...]]:

@@ -19,6 +19,7 @@ from tollgate.customers.attribution_store import (
     set_attributions,
 )
 from tollgate.customers.customer import Customer, CustomerInput
+from tollgate.customers.customer_use import refuse_if_entitled
 from tollgate.platform.filters import Comparison, Filter, Match, Membership, Operator, Presence
 from tollgate.platform.sql import ROWS_SKIPPED_MAX, Database, Instant, Json, Text, metadata
 from tollgate.platform.sql_filters import sql_condition
@@ -208,10 +209,12 @@ class CustomerStore:
 
         Raises:
             NotFound: no such live customer.
+            Conflict: it has entitlements that hold, or are to.
         """
         with self._database.begin() as connection:
             row = _live(connection, namespace, id_or_key, for_update=True)
             now = self._clock.now()
+            refuse_if_entitled(connection, namespace, row["id"], now)
             set_attributions(connection, namespace, row["id"], {}, now)
             write = customers.update().where(_c.id == row["id"])
             connection.execute(write.values(deleted_at=now, updated_at=now))
@@ -230,6 +233,33 @@ class CustomerStore:
         """What a conflict that the database found is about, and with whom."""
         with self._database.connect() as connection:
             return Conflict(_conflict(connection, namespace, customer_id, wanted))
+
+
+def held_customer(
+    connection: sa.Connection, namespace: str, id_or_key: str
+) -> tuple[str, str | None]:
+    """Id and key of a live customer, which nobody else changes until the transaction ends.
+
+    Args:
+        connection: of a `Database.begin`.
+        namespace: whose customer.
+        id_or_key: as in `CustomerStore.get`.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = _live(connection, namespace, id_or_key, for_update=True)
+    return row["id"], row["key"]
+
+
+def named_customer(connection: sa.Connection, namespace: str, id_or_key: str) -> str:
+    """Id of a live customer, by id or else by key.
+
+    Raises:
+        NotFound: there is none.
+    """
+    customer_id: str = _live(connection, namespace, id_or_key)["id"]
+    return customer_id
 
 
 def _attribute(

@@ -248,6 +248,24 @@ class FeatureStore:
         return Conflict(f"there is a feature with the key {key} already{whose}; archive it first")
 
 
+def held_feature(connection: sa.Connection, namespace: str, id_or_key: str) -> Feature:
+    """The feature of this id or key, kept from being archived until the transaction ends.
+
+    Raises:
+        NotFound: there is none that is not archived.
+    """
+    return _feature(_row(connection, namespace, id_or_key, live=True, for_share=True))
+
+
+def features_of_ids(
+    connection: sa.Connection, namespace: str, feature_ids: Collection[str]
+) -> dict[str, Feature]:
+    """The features of these ids, archived ones too, by id; one statement."""
+    chosen = (_c.namespace == namespace, _c.id.in_(sorted(set(feature_ids))))
+    found = connection.execute(sa.select(features).where(*chosen)).mappings()
+    return {row["id"]: _feature(row) for row in found}
+
+
 def _wanted_meter(connection: sa.Connection, namespace: str, wanted: FeatureInput) -> Meter | None:
     slug, meter_id = wanted.meter_slug, wanted.meter_id
     if slug is None and meter_id is None:
@@ -267,15 +285,16 @@ def _row(
     *,
     live: bool = False,
     for_update: bool = False,
+    for_share: bool = False,
 ) -> sa.RowMapping:
     by_id = _c.id == id_or_key.upper()
     is_live = _c.archived_at.is_(None)
     named = by_id | (_c.key == id_or_key)
     chosen = is_live & named if live else by_id | (is_live & named)
     query = sa.select(features).where(_c.namespace == namespace, chosen)
-    if for_update:
+    if for_update or for_share:
         # Says nothing in SQLite, where `Database.begin` holds the one write lock already.
-        query = query.with_for_update()
+        query = query.with_for_update(read=for_share)
     row = connection.execute(query).mappings().one_or_none()
     if row is None:
         raise NotFound(f"there is no feature {id_or_key}")

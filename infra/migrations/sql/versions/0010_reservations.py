@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0010"
-down_revision = "0007"
+down_revision = "0008"
 
 _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _EXACT = sa.Text().with_variant(sa.Numeric(), "postgresql")
