@@ -14,6 +14,7 @@ from tollgate.limits.balance import Balance
 from tollgate.limits.burn_down import run
 from tollgate.limits.plan import Facts, Phase, Plan, plan
 from tollgate.limits.snapshot import Snapshot
+from tollgate.limits.usage_kind import UsageKind
 
 _KEPT_MAX = 8
 _KEPT_FOR = timedelta(minutes=15)
@@ -39,7 +40,7 @@ def phase_start(facts: Facts, at: datetime) -> datetime:
 
 
 class RunningBalance:
-    """Of a limit whose usage adds up (FLOW)."""
+    """Of one limit. What does not add up (DISTINCT, LEVEL) is set anew instead of added to."""
 
     def __init__(self, facts: Facts, base: Snapshot, usage: Decimal) -> None:
         """Begins.
@@ -95,7 +96,9 @@ class RunningBalance:
     def _advance(self) -> None:
         last = self._kept[-1]
         base = self._after(last)
-        following = _Stretch(base, self._end_of_phase(base), _ZERO)
+        # Distinct values and levels are of the usage period, not of the phase.
+        goes_on = self._facts.kind is not UsageKind.FLOW and base.last_reset == last.base.last_reset
+        following = _Stretch(base, self._end_of_phase(base), last.usage if goes_on else _ZERO)
         early, self._early = self._early, []
         self._kept.append(following)
         for at, quantity in early:

@@ -12,7 +12,7 @@ from tollgate.events.facts import has_corrections
 from tollgate.events.position import Token
 from tollgate.metering.meter import Meter
 from tollgate.metering.plan import Tiling
-from tollgate.metering.query import FINAL_SETTINGS
+from tollgate.metering.query import FINAL_SETTINGS, ledger_tail
 from tollgate.metering.question import SUBJECT, MeterQuery
 from tollgate.metering.rollup import Rollups
 from tollgate.metering.statement import FromRollups, Statement, Tail, at_sql
@@ -54,6 +54,15 @@ def end_of_ledger(clickhouse: ClickHouse) -> Token | None:
     if not rows:
         return None
     return Token(generation=int(rows[0][0]), offsets={int(row[1]): int(row[2]) for row in rows})
+
+
+def read_tail(clickhouse: ClickHouse, vector: Token) -> Tail | None:
+    """What is loaded beyond a vector; None: nothing.
+
+    Raises:
+        Transient: ClickHouse is away.
+    """
+    return ledger_tail(clickhouse, vector, None)
 
 
 def read_deltas(

@@ -119,7 +119,7 @@ def answer_query(
     rollups = _usable(reader, meter, asked)
     tail = None
     if rollups is not None and rollups.vector is not None:
-        tail = _tail(clickhouse, rollups.vector, asked.as_of)
+        tail = ledger_tail(clickhouse, rollups.vector, asked.as_of)
     windows = None
     if asked.window:
         windows = _windows(clickhouse, statement, rollups, tail)
@@ -215,7 +215,7 @@ def _usable(reader: RollupReader | None, meter: Meter, asked: MeterQuery) -> Rol
     return rollups if covers(asked.as_of, rollups.vector) else None
 
 
-def _tail(clickhouse: ClickHouse, vector: Token, as_of: Token | None) -> Tail | None:
+def ledger_tail(clickhouse: ClickHouse, vector: Token, as_of: Token | None) -> Tail | None:
     """What the ledger has beyond a vector, and up to another; None: nothing."""
     known = "" if as_of is None else f" AND {within(as_of)}"
     rows = clickhouse.query(
