@@ -79,6 +79,11 @@ class Value:
         """The one of these columns that a value is read from."""
         return "text" if self.aggregation in _OF_TEXT else "number"
 
+    @property
+    def counts_uniques(self) -> bool:
+        """Whether values are counted once each."""
+        return self.aggregation is Aggregation.UNIQUE_COUNT
+
     def cell_columns(self) -> tuple[str, ...]:
         """The columns of a cell that this aggregation fills."""
         return _CELLS[self.aggregation]

@@ -55,7 +55,7 @@ class Ownership:
         """
         # One more timeline, of nobody, is that of all other subjects.
         timelines = (*self.timelines, ((_BEGINNING, ""),))
-        numbers = _bind_numbers(bound, [number for _, number in self.subjects])
+        numbers = bind_numbers(bound, [number for _, number in self.subjects])
         timeline = f"transform(subject, {subjects}, {numbers}, toUInt32({len(self.timelines)}))"
         known = sorted({name for each in timelines for _, name in each})
         names = bind_texts(bound, known)
@@ -66,14 +66,14 @@ class Ownership:
             table = [places[_owner_at(each, at)] for each in timelines for at in (None, *changes)]
             phase = "".join(f" + ({instant_us} >= {at})" for at in changes)
             step = f"{timeline} * {len(changes) + 1}{phase} + 1"
-            return f"arrayElement({names}, arrayElement({_bind_numbers(bound, table)}, {step}))"
+            return f"arrayElement({names}, arrayElement({bind_numbers(bound, table)}, {step}))"
         # All timelines in one list, and where each begins and ends in it.
         steps = [step for each in timelines for step in each]
         ends = list(accumulate(map(len, timelines)))
-        owners = _bind_numbers(bound, [places[name] for _, name in steps])
-        instants = _bind_numbers(bound, [at for at, _ in steps], "Int64")
+        owners = bind_numbers(bound, [places[name] for _, name in steps])
+        instants = bind_numbers(bound, [at for at, _ in steps], "Int64")
         first, last = (
-            f"arrayElement({_bind_numbers(bound, each)}, {timeline} + 1)"
+            f"arrayElement({bind_numbers(bound, each)}, {timeline} + 1)"
             for each in ([0, *ends[:-1]], ends)
         )
         within = f"arraySlice({instants}, {first} + 1, {last} - {first})"
@@ -130,7 +130,8 @@ def bind_texts(bound: Parameters, values: Sequence[str]) -> str:
     return _joined([bound.bind(tuple(piece)) for piece in _pieces(values)])
 
 
-def _bind_numbers(bound: Parameters, values: Sequence[int], kind: str = "UInt32") -> str:
+def bind_numbers(bound: Parameters, values: Sequence[int], kind: str = "UInt32") -> str:
+    """SQL of an array of integers, bound."""
     return _joined(
         [
             bound.bind_numbers(values[at : at + _PIECE_NUMBERS], kind)

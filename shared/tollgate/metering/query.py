@@ -24,6 +24,7 @@ from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, QueryRow, 
 from tollgate.metering.rollup import MINUTE_US, MONTH_OF_DAY, Rollups, levels_of
 from tollgate.metering.rollup_reader import RollupReader
 from tollgate.metering.statement import FromRollups, Statement, Tail
+from tollgate.metering.stretches import AnyWindows, StretchWindows
 from tollgate.metering.window import Windows, zone
 from tollgate.platform.clickhouse import DATABASE, READS_LITTLE, UNCOMPILED, ClickHouse
 
@@ -120,7 +121,7 @@ def answer_query(
     tail = None
     if rollups is not None and rollups.vector is not None:
         tail = ledger_tail(clickhouse, rollups.vector, asked.as_of)
-    windows = None
+    windows: AnyWindows | None = statement.stretches()
     if asked.window:
         windows = _windows(clickhouse, statement, rollups, tail)
         if windows is None:
@@ -277,7 +278,10 @@ def _extent(
 
 
 def _from_rollups(
-    statement: Statement, windows: Windows | None, rollups: Rollups | None, tail: Tail | None
+    statement: Statement,
+    windows: AnyWindows | None,
+    rollups: Rollups | None,
+    tail: Tail | None,
 ) -> FromRollups | None:
     """What rollups can answer; None: nothing."""
     if rollups is None or rollups.vector is None:
@@ -294,19 +298,21 @@ def _from_rollups(
     )
 
 
-def _tiling(statement: Statement, windows: Windows | None, rollups: Rollups) -> Tiling | None:
+def _tiling(statement: Statement, windows: AnyWindows | None, rollups: Rollups) -> Tiling | None:
     kept = levels_of(statement.meter)
     if rollups.first_minute is None or rollups.last_minute is None:
         # Nothing counts up to the vector: what is beyond it is all there is.
         return Tiling(tiles=(), edges=())
-    asked = statement.asked
+    asked, cuts = statement.asked, statement.ownership.changes
+    if isinstance(windows, StretchWindows):
+        cuts, windows = cuts | windows.cuts, None
     period = Period(
         low=us_from_datetime(statement.low) if statement.low else None,
         high=us_from_datetime(asked.end) if asked.end else None,
         first=rollups.first_minute * MINUTE_US,
         last=(rollups.last_minute + 1) * MINUTE_US,
         windows=windows,
-        cuts=statement.ownership.changes,
+        cuts=cuts,
     )
     for level in kept:
         if (
@@ -334,7 +340,9 @@ def _is_pending(clickhouse: ClickHouse, statement: Statement, tail: Tail) -> boo
 
 
 def _rows(
-    statement: Statement, rows: Sequence[Sequence[Any]], windows: Windows | None
+    statement: Statement,
+    rows: Sequence[Sequence[Any]],
+    windows: AnyWindows | None,
 ) -> Iterator[QueryRow]:
     """The rows of the answer from the engine's."""
     asked, count = statement.asked, len(statement.groups)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from itertools import pairwise
 from typing import NamedTuple
 
 from tollgate.core.clock import us_from_datetime
@@ -31,6 +32,26 @@ class Hypothesis:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stretches:
+    """Any instants at which a period is cut.
+
+    Attributes:
+        bounds: two or more, ascending: from where the period begins to where it ends.
+        restarts: some of the bounds, the first among them. A UNIQUE_COUNT then counts each value
+            once from each of these on, where it comes first; without any, in every stretch anew.
+            They change nothing for other aggregations.
+    """
+
+    bounds: tuple[datetime, ...]
+    restarts: tuple[datetime, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.bounds) > 1, "a period has two ends"
+        assert all(one < two for one, two in pairwise(self.bounds)), "bounds ascend"
+        assert not self.restarts or self.restarts[0] == self.bounds[0], "the first bound restarts"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeterQuery:
     """What is asked.
 
@@ -48,6 +69,7 @@ class MeterQuery:
         as_of: only what was known at this vector of the log; None: all that is known now.
         supposing: that other events counted.
         fill: whether windows without usage are rows too.
+        stretches: cut [start, end), which are the first and last of its bounds; not with `window`.
     """
 
     start: datetime | None = None
@@ -63,6 +85,7 @@ class MeterQuery:
     as_of: Token | None = None
     supposing: Hypothesis | None = None
     fill: bool = False
+    stretches: Stretches | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)

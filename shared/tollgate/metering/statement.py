@@ -16,7 +16,7 @@ from tollgate.metering.ownership import ownership
 from tollgate.metering.plan import Span, Tiling
 from tollgate.metering.question import CUSTOMER, SUBJECT, MeterQuery, RowKey
 from tollgate.metering.rollup import MINUTE_US, Level, Rollups, Segment, dimension_names
-from tollgate.metering.window import Windows
+from tollgate.metering.stretches import AnyWindows, StretchWindows
 from tollgate.platform.clickhouse import DATABASE
 from tollgate.platform.filters import Parameters, to_sql
 
@@ -129,6 +129,11 @@ class Statement:
         """Whether an answer depends on dimensions."""
         return bool(self._paths)
 
+    def stretches(self) -> StretchWindows | None:
+        """The stretches asked for, their bounds bound."""
+        asked = self.asked.stretches
+        return None if asked is None else StretchWindows(asked, self._bound)
+
     def conditions(self) -> str:
         """Which events are read, on the table's own columns."""
         parts = [f"namespace = {self._namespace}", f"type = {self._event_type}"]
@@ -195,7 +200,7 @@ class Statement:
 
     def select(
         self,
-        windows: Windows | None,
+        windows: AnyWindows | None,
         limit: int,
         source: FromRollups | None = None,
         beyond: str = "true",
@@ -213,10 +218,15 @@ class Statement:
             parts = [self._of_events(windows, self.conditions())]
         else:
             parts = list(self._parts(windows, source))
+        all_parts = " UNION ALL ".join(parts)
+        if isinstance(windows, StretchWindows) and self.value.counts_uniques:
+            first_seen = windows.first_seen(names, all_parts, limit)
+            if first_seen is not None:
+                return first_seen
         extent = "min(first_us), max(last_us)" if self._needs_extent else "0, 0"
         return (
             f"SELECT {', '.join(names)}, {self.value.merged()} AS quantity,"
-            f" {extent} FROM ({' UNION ALL '.join(parts)})"
+            f" {extent} FROM ({all_parts})"
             f" WHERE {beyond} GROUP BY {', '.join(names)} ORDER BY {', '.join(names)} LIMIT {limit}"
         )
 
@@ -232,7 +242,7 @@ class Statement:
         values = [str(after.start_us), *(self._bound.bind(text) for text in after.groups)]
         return f"({', '.join(self.key_columns)}) > ({', '.join(values)})"
 
-    def _parts(self, windows: Windows | None, source: FromRollups) -> Iterable[str]:
+    def _parts(self, windows: AnyWindows | None, source: FromRollups) -> Iterable[str]:
         """Cells; facts up to their vector that no tile holds; all facts beyond it."""
         if source.tiling.tiles:
             yield self._of_cells(windows, source)
@@ -251,7 +261,7 @@ class Statement:
         asked = self.asked
         return asked.window is None and (asked.start is None or asked.end is None)
 
-    def _of_events(self, windows: Windows | None, where: str) -> str:
+    def _of_events(self, windows: AnyWindows | None, where: str) -> str:
         """Partial rows, one an event."""
         dimensions = [
             f"{self._dimension(name, path, f'd{number}')} AS {self._columns[name]}"
@@ -278,7 +288,7 @@ class Statement:
         # A filter can ask whether there is a value: only then absence and '' must differ.
         return nullable_dimension(path, prefix)
 
-    def _of_cells(self, windows: Windows | None, source: FromRollups) -> str:
+    def _of_cells(self, windows: AnyWindows | None, source: FromRollups) -> str:
         """Partial rows, one a cell."""
         order = {name: number for number, name in enumerate(dimension_names(self.meter))}
         dimensions = []
