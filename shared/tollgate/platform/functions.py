@@ -91,6 +91,12 @@ FUNCTIONS: tuple[Function, ...] = (
         ),
     ),
     Function(
+        name="limits",
+        title="whether a customer may use features now, and what is held",
+        trigger=Trigger.HTTP,
+        routes=(("*", "/api/v1/limits"),),
+    ),
+    Function(
         name="usage",
         title="meters, usage queries, events, the ledger",
         trigger=Trigger.HTTP,
