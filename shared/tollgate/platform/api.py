@@ -352,20 +352,23 @@ def read_json(operation: Operation, content_type: bytes | None, raw: bytes) -> o
     return _validated(lambda: reader.validate_json(raw))
 
 
+def faults_of(problem: ValidationError) -> tuple[Fault, ...]:
+    """What pydantic found, each under its path."""
+    return tuple(
+        Fault(
+            field=".".join(str(part) for part in error["loc"]),
+            code=error["type"],
+            message=error["msg"],
+        )
+        for error in problem.errors(include_url=False, include_input=False)
+    )
+
+
 def _validated(validate: Callable[[], Any]) -> Any:
     try:
         return validate()
     except ValidationError as problem:
-        raise InvalidInput(
-            tuple(
-                Fault(
-                    field=".".join(str(part) for part in error["loc"]),
-                    code=error["type"],
-                    message=error["msg"],
-                )
-                for error in problem.errors(include_url=False, include_input=False)
-            )
-        ) from None
+        raise InvalidInput(faults_of(problem)) from None
     except RecursionError:
         fault = Fault(field="", code="too_deep", message="the body is nested too deeply")
         raise InvalidInput((fault,)) from None
