@@ -78,6 +78,9 @@ async def check(call: Call) -> CheckAnswerBody:
     _require_distinct([each.feature for each in body.features], "features")
     amounts = {each.feature: each.amount or _ZERO for each in body.features}
     limits = limits_of(call.parts)
+    position = call.headers.get(HEADER.lower())
+    if position is not None:
+        await limits.checking.reach(parse_token(position), call.parts.settings.position_wait_ms)
     customer_id, found = await verdicts(
         limits, call.namespace, body.customer, amounts, body.scope or {}
     )
@@ -259,7 +262,8 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=check,
         body=CheckBody,
         response=CheckAnswerBody,
-        description="Answered from memory. `X-RateLimit-Limit`, `-Remaining` and `-Reset` are of "
+        description="Answered from memory; with `Tollgate-Position` once usage up to there is "
+        "known. `X-RateLimit-Limit`, `-Remaining` and `-Reset` are of "
         "the limit with the least left.",
     ),
     _operation(

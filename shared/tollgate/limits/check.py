@@ -13,7 +13,7 @@ from tollgate.core.clock import Clock
 from tollgate.core.decimals import EXACT
 from tollgate.core.errors import Transient
 from tollgate.customers.customer_store import CustomerStore
-from tollgate.events.position import Token
+from tollgate.events.position import Token, covers
 from tollgate.limits.account import Account, Book
 from tollgate.limits.balance import Balance
 from tollgate.limits.entitlement import StaticEntitlement
@@ -28,6 +28,7 @@ from tollgate.limits.reservation_work import Standing
 _ZERO = Decimal(0)
 _BELIEVED_NS = 60_000_000_000
 _NAMES_MAX = 100_000
+_LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +201,21 @@ class Checking:
             self._verdict(account, amount, now, unknown, away)
             for account, amount in amounts.items()
         ]
+
+    async def reach(self, position: Token, wait_ms: int) -> None:
+        """Waits until usage up to a position is known.
+
+        Raises:
+            Transient: it takes longer than that, or a store is away.
+        """
+        loop = asyncio.get_running_loop()
+        until = monotonic_ns() + wait_ms * 1_000_000
+        while not covers(self._projection.vector, position):
+            if monotonic_ns() > until:
+                raise Transient(f"position {position} is not loaded after {wait_ms} ms; ask again")
+            await loop.run_in_executor(self._loads, self._projection.tick)
+            if not covers(self._projection.vector, position):
+                await asyncio.sleep(_LOOK_SECONDS)
 
     def _is_known(self, account: Account) -> bool:
         with self._projection.lock:
