@@ -28,6 +28,7 @@ class Probe:
         query, body: of the request, by the house whose thing is named.
         own: whether an answer shows the house's own data; by default it has its mark.
         ends: the thing named is gone after it; tried last.
+        names: what is named may be the asker's own too, as slugs and subjects may.
     """
 
     path: Callable[[World, str], Mapping[str, str]] | None = None
@@ -35,6 +36,7 @@ class Probe:
     body: Callable[[str], Any] | None = None
     own: Callable[[httpx.Response, str], bool] = lambda answer, house: mark(house) in answer.text
     ends: bool = False
+    names: bool = False
 
 
 def done(answer: httpx.Response, _house: str) -> bool:
@@ -93,6 +95,64 @@ def by_feature_id(world: World, house: str) -> Mapping[str, str]:
     return {"featureId": world.feature_ids[house]}
 
 
+def by_entitlement(world: World, house: str) -> dict[str, str]:
+    """One of a customer by their ids; the subject is the customer's key."""
+    return {
+        "customerIdOrKey": world.holder_ids[house],
+        "customerId": world.holder_ids[house],
+        "subjectIdOrKey": f"holder-of-{house}",
+        "entitlementIdOrFeatureKey": world.entitlement_ids[house],
+        "entitlementId": world.entitlement_ids[house],
+        "featureKey": "metered",
+    }
+
+
+def by_spare_entitlement(world: World, house: str) -> dict[str, str]:
+    spare = world.spare_entitlement_ids[house]
+    return by_entitlement(world, house) | {
+        "entitlementIdOrFeatureKey": spare,
+        "entitlementId": spare,
+    }
+
+
+def by_subject(_world: World, house: str) -> Mapping[str, str]:
+    return {"subjectIdOrKey": f"holder-of-{house}"}
+
+
+def static_of(house: str) -> dict[str, Any]:
+    """The same feature in both houses."""
+    return {
+        "type": "static",
+        "featureKey": "metered",
+        "config": "{}",
+        "metadata": {"of": mark(house)},
+    }
+
+
+def metered_of(house: str) -> dict[str, Any]:
+    return static_of(house) | {"type": "metered", "usagePeriod": {"interval": "P100Y"}}
+
+
+def grant_of(house: str) -> dict[str, Any]:
+    lasts = {"duration": "DAY", "count": 1}
+    at = "2030-01-01T00:00:00Z"
+    return {
+        "amount": 1,
+        "effectiveAt": at,
+        "expiration": lasts,
+        "metadata": {"of": mark(house)},
+    }
+
+
+def says_access(answer: httpx.Response, _house: str) -> bool:
+    return "hasAccess" in answer.text or "has_access" in answer.text
+
+
+def one_may(answer: httpx.Response, house: str) -> bool:
+    """Of the two that were asked for the house has one."""
+    return mark(house) in answer.text and len(answer.json()["data"]) == 1
+
+
 def by_backfill(_world: World, house: str) -> Mapping[str, str]:
     return {"name": f"backfill-{house}"}
 
@@ -102,6 +162,9 @@ NO_USAGE: Mapping[str, Any] = {"usageAttribution": {"subjectKeys": []}}
 NO_EVENT = {"action": "void", "source": "nowhere", "reason": "none"}
 NO_EVENTS = {"filter": {"source": "nowhere"}}
 MODEL = {"groupByKey": "model"}
+METERED = {"entitlementIdOrFeatureKey": "metered"}
+HOLDERS = {"customer": {"keys": [f"holder-of-{each}" for each in HOUSES]}}
+METERED_ID = {"entitlementId": "metered"}
 MODEL_GROUP = {"groupBy": {"model": "$.model"}}
 GROUPED = {"groupBy": ["model"]}
 HISTORY = {"from": "2020-01-01T00:00:00Z"}
@@ -192,6 +255,51 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "getBackfill": (Probe(path=by_backfill),),
     "closeBackfill": (Probe(path=by_backfill, body=lambda _h: {"confirm": 0}),),
     "revertBackfill": (Probe(path=by_backfill, body=lambda h: {"reason": mark(h)}),),
+    "listEntitlementsV2": (PLAIN, Probe(query=lambda h: {"customerKeys": f"holder-of-{h}"})),
+    "listEntitlements": (PLAIN, Probe(query=lambda h: {"subject": f"holder-of-{h}"})),
+    "listGrantsV2": (PLAIN, Probe(query=lambda h: {"customer": f"holder-of-{h}"})),
+    "listGrants": (PLAIN, Probe(query=lambda h: {"subject": f"holder-of-{h}"})),
+    "getEntitlementByIdV2": (Probe(path=by_entitlement),),
+    "getEntitlementById": (Probe(path=by_entitlement),),
+    "listCustomerEntitlementsV2": (Probe(path=by_entitlement),),
+    "listSubjectEntitlements": (Probe(path=by_subject, names=True),),
+    "getCustomerEntitlementV2": (Probe(path=by_entitlement),),
+    "getEntitlement": (Probe(path=by_entitlement),),
+    "listCustomerEntitlementGrantsV2": (Probe(path=by_entitlement),),
+    "listEntitlementGrants": (Probe(path=by_entitlement),),
+    "getCustomerEntitlementValueV2": (Probe(path=by_entitlement, own=says_access),),
+    "getEntitlementValue": (Probe(path=by_entitlement, own=says_access),),
+    "getCustomerEntitlementValue": (Probe(path=by_entitlement, own=says_access),),
+    "getCustomerAccess": (Probe(path=by_entitlement, own=says_access),),
+    "list-customer-entitlement-access": (Probe(path=by_entitlement, own=says_access),),
+    "query-entitlement-access": (Probe(body=lambda _h: HOLDERS, own=one_may),),
+    "getCustomerEntitlementHistoryV2": (
+        Probe(path=by_entitlement, query=lambda _h: {"windowSize": "DAY"}, own=done),
+    ),
+    "getEntitlementHistory": (
+        Probe(path=by_entitlement, query=lambda _h: {"windowSize": "DAY"}, own=done),
+    ),
+    "createCustomerEntitlementGrantV2": (Probe(path=by_entitlement, body=grant_of),),
+    "createGrant": (Probe(path=by_entitlement, body=grant_of),),
+    "resetCustomerEntitlementUsageV2": (Probe(path=by_entitlement, body=lambda _h: {}, own=done),),
+    "resetEntitlementUsage": (Probe(path=by_entitlement, body=lambda _h: {}, own=done),),
+    "voidGrant": (Probe(path=lambda w, h: {"grantId": w.grant_ids[h]}, own=done),),
+    "overrideCustomerEntitlementV2": (
+        Probe(path=lambda w, h: by_entitlement(w, h) | METERED, body=metered_of),
+    ),
+    "overrideEntitlement": (
+        Probe(path=lambda w, h: by_entitlement(w, h) | METERED, body=static_of),
+    ),
+    "createCustomerEntitlementV2": (
+        Probe(path=by_entitlement, body=lambda h: static_of(h) | {"featureKey": "shared"}),
+    ),
+    "createEntitlement": (
+        Probe(path=lambda _w, h: {"subjectIdOrKey": f"new-{h}"}, body=static_of, names=True),
+    ),
+    "deleteCustomerEntitlementV2": (Probe(path=by_spare_entitlement, own=done, ends=True),),
+    "deleteEntitlement": (
+        Probe(path=lambda w, h: by_entitlement(w, h) | METERED_ID, own=done, ends=True),
+    ),
     "deleteMeter": (Probe(path=by_spare_meter, own=done, ends=True),),
     "delete-meter": (Probe(path=by_meter_id, own=done, ends=True),),
     "deleteCustomer": (Probe(path=by_customer_id, own=done, ends=True),),
@@ -235,7 +343,7 @@ def sees_nothing_of_the_other(world: World, operation: Operation, probe: Probe, 
     if probe.path is None and not probe.query(named):
         return  # It names nothing, so it is the request of `sees_only_its_own`.
     answer = ask(world, operation, probe, asker, named)
-    if probe.path not in (None, by_shared_slug):
+    if probe.path not in (None, by_shared_slug) and not probe.names:
         assert answer.status_code == 404, answer.text
     elif answer.is_success:
         assert mark(named) not in answer.text

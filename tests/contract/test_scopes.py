@@ -44,7 +44,7 @@ def test_a_key_does_only_what_its_scope_says(world: World, operation_id: str) ->
 
 def test_writes_need_more_than_read() -> None:
     """The scopes themselves, by hand: the test above takes each operation's word for it."""
-    queries = {"queryMeterPost", "query-meter"}
+    queries = {"queryMeterPost", "query-meter", "query-entitlement-access"}
     admin_reads, for_operators = {"listAccessKeys"}, {"createBackup"}
     for name, operation in OPERATIONS.items():
         if name in ("ingestEvents", "ingest-metering-events"):

@@ -51,6 +51,10 @@ class World:
     spare_customer_ids: dict[str, str] = field(default_factory=dict)
     feature_ids: dict[str, str] = field(default_factory=dict)
     spare_feature_ids: dict[str, str] = field(default_factory=dict)
+    holder_ids: dict[str, str] = field(default_factory=dict)
+    entitlement_ids: dict[str, str] = field(default_factory=dict)
+    spare_entitlement_ids: dict[str, str] = field(default_factory=dict)
+    grant_ids: dict[str, str] = field(default_factory=dict)
     key_ids: dict[str, str] = field(default_factory=dict)
     token: str = ""
 
@@ -131,6 +135,7 @@ def furnish(world: World, house: str) -> None:
     for name, feature_ids in (("shared", world.feature_ids), ("spare", world.spare_feature_ids)):
         feature = {"key": name, "name": mark(house)}
         feature_ids[house] = world.admin(house, "POST", "/api/v1/features", feature)["id"]
+    furnish_entitlements(world, house)
     spare_key = {"scopes": ["read"], "name": mark(house)}
     world.key_ids[house] = world.admin(house, "POST", "/api/v1/access-keys", spare_key)["id"]
     # The same key with other content in the other house: no conflict, for it is another identity.
@@ -150,6 +155,30 @@ def furnish(world: World, house: str) -> None:
     key = world.keys[house, "read"]
     query = {"clientId": f"client-{house}"}
     assert world.call("GET", "/api/v1/meters/shared/query", key, params=query).is_success
+
+
+def furnish_entitlements(world: World, house: str) -> None:
+    """Of a customer of their own: one to be overridden, and one to go."""
+    holder = {"key": f"holder-of-{house}", "name": mark(house)}
+    world.holder_ids[house] = world.admin(house, "POST", "/api/v1/customers", holder)["id"]
+    meter = SHARED_METER | {"slug": "entitled", "name": mark(house)}
+    world.admin(house, "POST", "/api/v1/meters", meter)
+    feature = {"key": "metered", "name": mark(house), "meterSlug": "entitled"}
+    world.admin(house, "POST", "/api/v1/features", feature)
+    path = f"/api/v2/customers/{world.holder_ids[house]}/entitlements"
+    base = {"metadata": {"of": mark(house)}}
+    metered = base | {
+        "type": "metered",
+        "featureKey": "metered",
+        "usagePeriod": {"interval": "P100Y"},
+        "issue": {"amount": 1},
+    }
+    world.entitlement_ids[house] = world.admin(house, "POST", path, metered)["id"]
+    spare = base | {"type": "boolean", "featureKey": "spare"}
+    world.spare_entitlement_ids[house] = world.admin(house, "POST", path, spare)["id"]
+    grants = f"{path}/metered/grants"
+    grant = base | {"amount": 1, "effectiveAt": "2030-01-01T00:00:00Z"}
+    world.grant_ids[house] = world.admin(house, "POST", grants, grant)["id"]
 
 
 @pytest.fixture(scope="session")
