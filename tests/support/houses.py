@@ -55,7 +55,13 @@ class World:
     feature_ids: dict[str, str] = field(default_factory=dict)
     metered_feature_ids: dict[str, str] = field(default_factory=dict)
     spare_feature_ids: dict[str, str] = field(default_factory=dict)
+    holder_ids: dict[str, str] = field(default_factory=dict)
+    entitlement_ids: dict[str, str] = field(default_factory=dict)
+    spare_entitlement_ids: dict[str, str] = field(default_factory=dict)
+    grant_ids: dict[str, str] = field(default_factory=dict)
     key_ids: dict[str, str] = field(default_factory=dict)
+    reservation_ids: dict[str, list[str]] = field(default_factory=dict)
+    budget_ids: dict[str, str] = field(default_factory=dict)
     token: str = ""
 
     def call(self, method: str, path: str, key: str | None, **more: Any) -> httpx.Response:
@@ -140,6 +146,8 @@ def furnish(world: World, house: str) -> None:
     for name, feature_ids in (("shared", world.feature_ids), ("spare", world.spare_feature_ids)):
         feature = {"key": name, "name": mark(house)}
         feature_ids[house] = world.admin(house, "POST", "/api/v1/features", feature)["id"]
+    furnish_entitlements(world, house)
+    furnish_limits(world, house)
     spare_key = {"scopes": ["read"], "name": mark(house)}
     world.key_ids[house] = world.admin(house, "POST", "/api/v1/access-keys", spare_key)["id"]
     # The same key with other content in the other house: no conflict, for it is another identity.
@@ -159,6 +167,59 @@ def furnish(world: World, house: str) -> None:
     key = world.keys[house, "read"]
     query = {"clientId": f"client-{house}"}
     assert world.call("GET", "/api/v1/meters/shared/query", key, params=query).is_success
+
+
+def furnish_entitlements(world: World, house: str) -> None:
+    """Of a customer of their own: one to be overridden, and one to go."""
+    holder = {"key": f"holder-of-{house}", "name": mark(house)}
+    world.holder_ids[house] = world.admin(house, "POST", "/api/v1/customers", holder)["id"]
+    meter = SHARED_METER | {"slug": "entitled", "name": mark(house)}
+    world.admin(house, "POST", "/api/v1/meters", meter)
+    feature = {"key": "metered", "name": mark(house), "meterSlug": "entitled"}
+    world.admin(house, "POST", "/api/v1/features", feature)
+    path = f"/api/v2/customers/{world.holder_ids[house]}/entitlements"
+    base = {"metadata": {"of": mark(house)}}
+    metered = base | {
+        "type": "metered",
+        "featureKey": "metered",
+        "usagePeriod": {"interval": "P100Y"},
+        "issue": {"amount": 1},
+    }
+    world.entitlement_ids[house] = world.admin(house, "POST", path, metered)["id"]
+    spare = base | {"type": "boolean", "featureKey": "spare"}
+    world.spare_entitlement_ids[house] = world.admin(house, "POST", path, spare)["id"]
+    grants = f"{path}/metered/grants"
+    grant = base | {"amount": 1, "effectiveAt": "2030-01-01T00:00:00Z"}
+    world.grant_ids[house] = world.admin(house, "POST", grants, grant)["id"]
+
+
+def furnish_limits(world: World, house: str) -> None:
+    """Of the same customer: a feature that only this house has, reservations and a budget of it."""
+    key = f"limited_{house}"
+    feature = {"key": key, "name": mark(house), "meterSlug": "entitled"}
+    world.admin(house, "POST", "/api/v1/features", feature)
+    metered = {
+        "type": "metered",
+        "featureKey": key,
+        "usagePeriod": {"interval": "P100Y"},
+        "issue": {"amount": 100},
+    }
+    path = f"/api/v2/customers/{world.holder_ids[house]}/entitlements"
+    world.admin(house, "POST", path, metered)
+    wanted = {"customer": f"holder-of-{house}", "amounts": [{"feature": key, "amount": 1}]}
+    world.reservation_ids[house] = [
+        world.admin(
+            house,
+            "POST",
+            "/api/v1/limits/reservations",
+            wanted | {"idempotencyKey": f"{number}-{mark(house)}", "ttlSeconds": 3600},
+        )["id"]
+        for number in range(2)
+    ]
+    budget = {"customer": f"holder-of-{house}", "feature": key, "amount": 1}
+    budget["scope"] = {"model": mark(house)}
+    made = world.admin(house, "POST", "/api/v1/limits/budgets", budget)
+    world.budget_ids[house] = made["id"]
 
 
 @pytest.fixture(scope="session")

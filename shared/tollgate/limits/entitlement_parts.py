@@ -1,11 +1,13 @@
 """The parts that the operations on entitlements share, and the questions that they all ask."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 
 from tollgate.core.errors import Fault, InvalidInput, NotFound
 from tollgate.core.ids import ULID_PATTERN
 from tollgate.events.api_position import await_position
+from tollgate.limits.entitled_subjects import EntitledSubjects
 from tollgate.limits.entitlement_record import usage_period_at
 from tollgate.limits.entitlement_store import EntitlementOrder, EntitlementStore
 from tollgate.limits.evaluate import history, limits_at
@@ -41,6 +43,11 @@ def open_entitlements(parts: Parts) -> EntitlementStore:
 def open_grants(parts: Parts) -> GrantStore:
     """The grants and resets of the control plane."""
     return GrantStore(parts.get(open_database), parts.clock)
+
+
+def open_entitled_subjects(parts: Parts) -> EntitledSubjects:
+    """Whose the subjects are."""
+    return EntitledSubjects(parts.get(open_database), parts.clock)
 
 
 def open_facts(parts: Parts) -> FactsStore:
@@ -116,8 +123,8 @@ def history_of(call: Call, known: Known) -> HistoryBody:
 def grant_listing(
     query: GrantOrderParameters,
     *,
-    features: list[str] | None = None,
-    customers: list[str] | None = None,
+    features: Sequence[str] | None = None,
+    customers: Sequence[str] | None = None,
 ) -> GrantListing:
     """Which grants a call asks for."""
     return GrantListing(

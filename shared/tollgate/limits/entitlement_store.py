@@ -4,7 +4,7 @@ Whoever makes or ends an entitlement holds the customer's row, so that at no ins
 customer to one feature hold. A partial unique index on those without an end backs that.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -214,6 +214,26 @@ class EntitlementStore:
         """
         with self._database.connect() as connection:
             return named_customer(connection, namespace, customer)
+
+    def require_feature(self, namespace: str, wanted: EntitlementInput) -> None:
+        """Checks that the feature of a new entitlement is there.
+
+        Raises:
+            InvalidInput: it is not, or lacks a meter that is needed.
+        """
+        with self._database.begin() as connection:
+            _wanted_feature(connection, namespace, wanted)
+
+    def last_changes(self, namespace: str, customer_ids: Collection[str]) -> dict[str, datetime]:
+        """When something of a customer's entitlements changed last, by customer."""
+        newest = sa.func.max(_c.changed_at)
+        query = (
+            sa.select(_c.customer_id, newest.label("newest"))
+            .where(_c.namespace == namespace, _c.customer_id.in_(sorted(customer_ids)))
+            .group_by(_c.customer_id)
+        )
+        with self._database.connect() as connection:
+            return {row.customer_id: row.newest for row in connection.execute(query)}
 
     def changes(self, namespace: str, since: datetime, count_max: int) -> tuple[Change, ...]:
         """What changed from an instant on, oldest first; each entitlement once, as it is now.

@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from tollgate.core.errors import PermanentFault
 from tollgate.customers.attribution import Attribution
 from tollgate.customers.attribution_store import attributions_of
-from tollgate.customers.customer_store import customers, named_customer
+from tollgate.customers.customer_store import named_customer
 from tollgate.limits.entitlement import MeteredEntitlement
 from tollgate.limits.entitlement_record import EntitlementRecord
-from tollgate.limits.entitlement_rows import SELECTED, read_entitlement, resets_of
+from tollgate.limits.entitlement_rows import SELECTED, resets_of
 from tollgate.limits.entitlement_tables import (
     active_at,
     entitlements,
@@ -110,52 +110,19 @@ class FactsStore:
     def of_customers(
         self,
         namespace: str,
-        names: Collection[str],
+        customer_ids: Collection[str],
         at: datetime,
         feature_keys: Collection[str] | None = None,
-    ) -> dict[str, tuple[Known, ...]]:
-        """Entitlements of several customers that hold at an instant.
+    ) -> tuple[Known, ...]:
+        """Entitlements of several customers that hold at an instant; of all features, or of these.
 
-        Args:
-            namespace: whose.
-            names: ids or keys of live customers.
-            at: the instant.
-            feature_keys: only to these; None: to all.
-
-        Returns:
-            By name, as it was given; customers that there are not are left out.
+        Customers that there are not have none.
         """
-        c = customers.c
-        query = sa.select(c.id, c.key).where(
-            c.namespace == namespace,
-            c.deleted_at.is_(None),
-            c.id.in_([name.upper() for name in names]) | c.key.in_(list(names)),
-        )
+        chosen = active_at(at)
+        if feature_keys is not None:
+            chosen = sa.and_(chosen, _c.feature_key.in_(list(feature_keys)))
         with self._database.connect() as connection:
-            rows = connection.execute(query).all()
-            ids = {row.id for row in rows}
-            keys = {row.key: row.id for row in rows if row.key is not None}
-            # A key may look like an id; then the id wins.
-            found = {it: it.upper() if it.upper() in ids else keys.get(it) for it in names}
-            chosen = active_at(at)
-            if feature_keys is not None:
-                chosen = sa.and_(chosen, _c.feature_key.in_(list(feature_keys)))
-            known = _known(connection, namespace, {it for it in found.values() if it}, chosen)
-        return {
-            name: tuple(it for it in known if it.record.definition.customer_id == customer_id)
-            for name, customer_id in found.items()
-            if customer_id is not None
-        }
-
-    def of_entitlement(self, namespace: str, entitlement_id: str) -> Known:
-        """One entitlement, whenever it holds.
-
-        Raises:
-            NotFound: there is none.
-        """
-        with self._database.connect() as connection:
-            record = read_entitlement(connection, namespace, entitlement_id.upper())
-            return _with_metering(connection, namespace, [record])[0]
+            return _known(connection, namespace, customer_ids, chosen)
 
 
 def _known(

@@ -57,11 +57,9 @@ class LimitReader:
     ) -> dict[str, LimitDefinition]:
         features = {each.feature_key for each in accounts}
         customers = {each.customer_id for each in accounts}
-        of_customers = self._facts.of_customers(namespace, customers, at, features)
         known = {
-            (customer, each.record.definition.feature_key): each
-            for customer, all_known in of_customers.items()
-            for each in all_known
+            (each.record.definition.customer_id, each.record.definition.feature_key): each
+            for each in self._facts.of_customers(namespace, customers, at, features)
         }
         scoped = {(each.customer_id, each.feature_key) for each in accounts if each.scope}
         budgets = self._rules.budgets(namespace, scoped) if scoped else {}
