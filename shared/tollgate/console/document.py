@@ -23,8 +23,14 @@ def api_operations() -> tuple["Operation", ...]:
     from tollgate.customers.service import customers_operations
     from tollgate.limits.service import entitlements_operations
     from tollgate.metering.service import usage_operations
+    from tollgate.notify.service import notify_operations
 
-    return (*customers_operations(), *entitlements_operations(), *usage_operations())
+    return (
+        *customers_operations(),
+        *entitlements_operations(),
+        *notify_operations(),
+        *usage_operations(),
+    )
 
 
 def make_document() -> dict[str, Any]:

@@ -91,6 +91,13 @@ FUNCTIONS: tuple[Function, ...] = (
         ),
     ),
     Function(
+        name="notify",
+        title="notification channels, rules and events; webhooks",
+        trigger=Trigger.SCHEDULE,
+        routes=(("POST", "/_/notify"), ("*", "/api/v1/notification")),
+        schedule="* * * * *",
+    ),
+    Function(
         name="usage",
         title="meters, usage queries, events, the ledger",
         trigger=Trigger.HTTP,
