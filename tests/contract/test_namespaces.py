@@ -26,6 +26,7 @@ class Probe:
     Attributes:
         path: path parameters that name a thing of a house; {}: none is named.
         query, body: of the request, by the house whose thing is named.
+        naming: a body that names other things of the asker.
         own: whether an answer shows the house's own data; by default it has its mark.
         ends: the thing named is gone after it; tried last.
     """
@@ -33,6 +34,7 @@ class Probe:
     path: Callable[[World, str], Mapping[str, str]] | None = None
     query: Callable[[str], Mapping[str, Any]] = lambda _house: {}
     body: Callable[[str], Any] | None = None
+    naming: Callable[[World, str], Any] | None = None
     own: Callable[[httpx.Response, str], bool] = lambda answer, house: mark(house) in answer.text
     ends: bool = False
 
@@ -95,6 +97,29 @@ def by_feature_id(world: World, house: str) -> Mapping[str, str]:
 
 def by_metered_feature_id(world: World, house: str) -> Mapping[str, str]:
     return {"featureId": world.metered_feature_ids[house]}
+
+
+def by_notification(word: str = "") -> Callable[[World, str], Mapping[str, str]]:
+    """Channel, rule and event of a house, or the spare ones."""
+
+    def named(world: World, house: str) -> Mapping[str, str]:
+        ids = world.notification_ids[house]
+        return {
+            "channelId": ids[f"{word}channel"],
+            "ruleId": ids[f"{word}rule"],
+            "eventId": ids["event"],
+        }
+
+    return named
+
+
+def notification_channel(house: str) -> dict[str, Any]:
+    return {"type": "WEBHOOK", "name": mark(house), "url": "https://hooks.invalid/"}
+
+
+def notification_rule(world: World, house: str) -> dict[str, Any]:
+    channel = world.notification_ids[house]["channel"]
+    return {"type": "invoice.created", "name": mark(house), "channels": [channel]}
 
 
 def by_backfill(_world: World, house: str) -> Mapping[str, str]:
@@ -161,6 +186,12 @@ PROBES: Mapping[str, Sequence[Probe]] = {
         Probe(path=by_metered_feature_id, body=lambda _h: {"group_by_dimensions": ["model"]}),
     ),
     "get-feature": (Probe(path=by_feature_id),),
+    "listNotificationChannels": (PLAIN,),
+    "getNotificationChannel": (Probe(path=by_notification()),),
+    "listNotificationRules": (PLAIN,),
+    "getNotificationRule": (Probe(path=by_notification()),),
+    "listNotificationEvents": (PLAIN,),
+    "getNotificationEvent": (Probe(path=by_notification()),),
     "listAccessKeys": (PLAIN, Probe(query=lambda h: {"namespace": h})),
     # Writes: the same names in both houses.
     "createMeter": (Probe(body=lambda h: SHARED_METER | {"slug": "made", "name": mark(h)}),),
@@ -182,6 +213,12 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "createFeature": (Probe(body=lambda h: {"key": "made", "name": mark(h)}),),
     "create-feature": (Probe(body=lambda h: {"key": "made_v3", "name": mark(h)}),),
     "update-feature": (Probe(path=by_feature_id, body=lambda _h: {"unit_cost": None}),),
+    "createNotificationChannel": (Probe(body=notification_channel),),
+    "updateNotificationChannel": (Probe(path=by_notification(), body=notification_channel),),
+    "createNotificationRule": (Probe(naming=notification_rule),),
+    "updateNotificationRule": (Probe(path=by_notification(), naming=notification_rule),),
+    "testNotificationRule": (Probe(path=by_notification()),),
+    "resendNotificationEvent": (Probe(path=by_notification(), own=done),),
     "upsertSubject": (Probe(body=lambda h: [{"key": "made", "displayName": mark(h)}]),),
     "createAccessKey": (Probe(body=lambda h: {"scopes": ["read"], "name": mark(h)}),),
     "ingestEvents": (Probe(body=new_event, own=done),),
@@ -209,6 +246,8 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "delete-feature": (
         Probe(path=lambda w, h: {"featureId": w.spare_feature_ids[h]}, own=done, ends=True),
     ),
+    "deleteNotificationRule": (Probe(path=by_notification("spare_"), own=done, ends=True),),
+    "deleteNotificationChannel": (Probe(path=by_notification("spare_"), own=done, ends=True),),
     "deleteSubject": (
         Probe(path=lambda _w, h: {"subjectIdOrKey": f"spare-{h}"}, own=done, ends=True),
     ),
@@ -223,8 +262,10 @@ def ask(world: World, operation: Operation, probe: Probe, asker: str, named: str
         path = path.replace(f"{{{name}}}", value)
     scope = "ingest" if operation.scope is Scope.INGEST else "admin"
     more: dict[str, Any] = {"params": probe.query(named)}
-    if probe.body is not None:
-        more["content"] = json.dumps(probe.body(asker))
+    body = probe.body(asker) if probe.body else None
+    body = probe.naming(world, asker) if probe.naming else body
+    if body is not None:
+        more["content"] = json.dumps(body)
         more["headers"] = {"Content-Type": EVENT if scope == "ingest" else "application/json"}
     return world.call(operation.method, path, world.keys[asker, scope], **more)
 

@@ -25,10 +25,13 @@ from tollgate.events.recount_store import RecountStore
 from tollgate.events.seal_store import SealStore
 from tollgate.events.store import DeadLetterStore
 from tollgate.limits.feature_store import FeatureStore
+from tollgate.limits.reservation_store import ReservationStore
 from tollgate.metering.meter import Meter, MeterChanges
 from tollgate.metering.progress import query_progress
 from tollgate.metering.rollup_store import RollupStore
 from tollgate.metering.store import MeterListing, MeterStore
+from tollgate.notify.outbox_store import OutboxStore
+from tollgate.notify.rule_store import RuleStore
 from tollgate.platform.sql import Database, metadata, migrate, put_row
 
 # Whoever imports them all knows all tables.
@@ -38,8 +41,11 @@ STORES = (
     FeatureStore,
     MeterStore,
     OperationStore,
+    OutboxStore,
     RecountStore,
+    ReservationStore,
     RollupStore,
+    RuleStore,
     SealStore,
 )
 

@@ -56,6 +56,7 @@ class World:
     metered_feature_ids: dict[str, str] = field(default_factory=dict)
     spare_feature_ids: dict[str, str] = field(default_factory=dict)
     key_ids: dict[str, str] = field(default_factory=dict)
+    notification_ids: dict[str, dict[str, str]] = field(default_factory=dict)
     token: str = ""
 
     def call(self, method: str, path: str, key: str | None, **more: Any) -> httpx.Response:
@@ -140,6 +141,7 @@ def furnish(world: World, house: str) -> None:
     for name, feature_ids in (("shared", world.feature_ids), ("spare", world.spare_feature_ids)):
         feature = {"key": name, "name": mark(house)}
         feature_ids[house] = world.admin(house, "POST", "/api/v1/features", feature)["id"]
+    world.notification_ids[house] = furnish_notifications(world, house)
     spare_key = {"scopes": ["read"], "name": mark(house)}
     world.key_ids[house] = world.admin(house, "POST", "/api/v1/access-keys", spare_key)["id"]
     # The same key with other content in the other house: no conflict, for it is another identity.
@@ -159,6 +161,22 @@ def furnish(world: World, house: str) -> None:
     key = world.keys[house, "read"]
     query = {"clientId": f"client-{house}"}
     assert world.call("GET", "/api/v1/meters/shared/query", key, params=query).is_success
+
+
+def furnish_notifications(world: World, house: str) -> dict[str, str]:
+    """A channel that nothing can reach, a rule, an event, and a spare channel and rule."""
+    made = {}
+    for name in ("channel", "spare_channel"):
+        channel = {"type": "WEBHOOK", "name": mark(house), "url": "https://hooks.invalid/"}
+        answer = world.admin(house, "POST", "/api/v1/notification/channels", channel)
+        made[name] = answer["id"]
+    for name in ("rule", "spare_rule"):
+        rule = {"type": "invoice.created", "name": mark(house), "channels": [made["channel"]]}
+        answer = world.admin(house, "POST", "/api/v1/notification/rules", rule)
+        made[name] = answer["id"]
+    path = f"/api/v1/notification/rules/{made['rule']}/test"
+    made["event"] = world.admin(house, "POST", path, None)["id"]
+    return made
 
 
 @pytest.fixture(scope="session")
