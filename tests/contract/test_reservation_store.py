@@ -207,6 +207,17 @@ def test_a_position_that_is_found_later(desk: Desk) -> None:
     assert desk.counts(TOKENS) == (0, 0)
 
 
+def test_usage_that_was_known_before_anybody_found_its_event(desk: Desk) -> None:
+    granted = id_of(desk.reserve({TOKENS: 60}))
+    desk.settle(granted, 25, event="late")
+    desk.offer(TOKENS, supply(75, 3))
+    desk.store.advance([TOKENS], desk.supply_of)
+    assert desk.counts(TOKENS) == (0, 25)
+    desk.store.place({granted: supply(0, 3).vector})
+    desk.store.advance([TOKENS, account("unknown")], desk.supply_of)
+    assert desk.counts(TOKENS) == (0, 0)
+
+
 def test_two_that_know_differently_decide_by_the_later(desk: Desk, database: Database) -> None:
     ahead, behind = desk, Desk(database, desk.clock)
     ahead.offer(TOKENS, supply(30, 9))
@@ -270,9 +281,9 @@ def test_lists_pages_and_forgets(desk: Desk, standing: StandingClock) -> None:
 def test_books_that_changed(desk: Desk, standing: StandingClock) -> None:
     desk.reserve({TOKENS: 5})
     found, last = desk.store.books(0)
-    assert found[TOKENS.id].held == 5
+    assert found[TOKENS].held == 5
     standing.move(seconds=1)
     assert desk.reserve({TOKENS: 500}).lacking
     assert desk.store.books(last + 1) == ({}, last + 1)
     desk.reserve({TOKENS: 6})
-    assert desk.store.books(last + 1)[0][TOKENS.id].held == 11
+    assert desk.store.books(last + 1)[0][TOKENS].held == 11

@@ -24,7 +24,9 @@ from tollgate.events.correction_operation_store import OperationStore
 from tollgate.events.recount_store import RecountStore
 from tollgate.events.seal_store import SealStore
 from tollgate.events.store import DeadLetterStore
+from tollgate.limits.entitlement_store import EntitlementStore
 from tollgate.limits.feature_store import FeatureStore
+from tollgate.limits.limit_rule_store import LimitRuleStore
 from tollgate.limits.reservation_store import ReservationStore
 from tollgate.metering.meter import Meter, MeterChanges
 from tollgate.metering.progress import query_progress
@@ -38,7 +40,9 @@ from tollgate.platform.sql import Database, metadata, migrate, put_row
 STORES = (
     CustomerStore,
     DeadLetterStore,
+    EntitlementStore,
     FeatureStore,
+    LimitRuleStore,
     MeterStore,
     OperationStore,
     OutboxStore,

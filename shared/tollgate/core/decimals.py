@@ -1,6 +1,8 @@
 """Exact decimal quantities: 38 digits, 18 of them after the point."""
 
+from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import reduce
 
 SCALE = 18
 """Digits after the point that a value may have (ClickHouse Decimal(38, 18))."""
@@ -13,6 +15,11 @@ _QUANTUM = Decimal(1).scaleb(-SCALE)
 def divide(total: Decimal, count: int) -> Decimal:
     """Divides a total by a count, with 18 digits after the point, half to even."""
     return EXACT.quantize(EXACT.divide(total, Decimal(count)), _QUANTUM)
+
+
+def total(values: Iterable[Decimal]) -> Decimal:
+    """The sum of values, exact; of none 0."""
+    return reduce(EXACT.add, values, Decimal(0))
 
 
 def plain_text(value: Decimal) -> str:

@@ -99,6 +99,7 @@ class EntitlementInput:
     Attributes:
         kind: which of the rest counts.
         feature: id or key of a feature that is not archived.
+        feature_key: beside an id the key that the feature must have; None: whatever it has.
         usage_period: needed by a metered one.
         active_from: when it begins; None: at once.
         active_to: when it ends; None: nobody knows yet.
@@ -107,6 +108,7 @@ class EntitlementInput:
 
     kind: EntitlementKind
     feature: str
+    feature_key: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
     annotations: Mapping[str, object] = field(default_factory=dict, hash=False)
     usage_period: RecurrenceInput | None = None

@@ -303,6 +303,9 @@ def _wanted_feature(connection: sa.Connection, namespace: str, wanted: Entitleme
     except NotFound:
         message = f"there is no feature {wanted.feature} that is not archived"
         raise _refused("unknown_feature", message) from None
+    if wanted.feature_key not in (None, feature.key):
+        message = f"the feature {feature.id} has the key {feature.key}, not {wanted.feature_key}"
+        raise _refused("contradiction", message)
     if wanted.kind is EntitlementKind.METERED and feature.meter is None:
         message = f"the feature {feature.key} has no meter, which a metered entitlement needs"
         raise _refused("no_meter", message)

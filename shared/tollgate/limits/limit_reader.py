@@ -1,9 +1,8 @@
 """Reads limits: definitions from SQL, usage from the usage store up to a vector of the log."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 
-from tollgate.core.errors import NotFound
 from tollgate.events.position import Token
 from tollgate.limits.account import Account
 from tollgate.limits.facts_store import FactsStore, Known
@@ -108,21 +107,3 @@ class LimitReader:
             )
             for each in all_of_them
         ]
-
-
-def required(
-    definitions: Mapping[str, LimitDefinition], accounts: Iterable[Account]
-) -> list[LimitDefinition]:
-    """The definitions of accounts.
-
-    Raises:
-        NotFound: the customer may not use one of the features at all.
-    """
-    found = []
-    for account in accounts:
-        definition = definitions.get(account.id)
-        if definition is None:
-            message = f"the customer has no entitlement to {account.feature_key}"
-            raise NotFound(message)
-        found.append(definition)
-    return found

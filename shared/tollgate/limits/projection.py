@@ -7,17 +7,20 @@ one vector. Corrections, and whatever can't be added, are read anew. All of it c
 
 import logging
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from tollgate.core.clock import Clock, datetime_from_us, us_from_datetime
+from tollgate.core.decimals import EXACT
 from tollgate.core.errors import TollgateError
 from tollgate.customers.attribution import Attribution
 from tollgate.customers.attribution_store import AttributionStore
 from tollgate.events.position import NOTHING, Token
 from tollgate.limits.account import Account, Supply
 from tollgate.limits.entitlement_store import EntitlementStore
-from tollgate.limits.limit_reader import LimitReader, required
+from tollgate.limits.limit_reader import LimitReader
+from tollgate.limits.limit_rule import FailureMode, Policy
 from tollgate.limits.limit_rule_store import LimitRuleStore
 from tollgate.limits.limit_state import LimitState
 from tollgate.metering.deltas import (
@@ -39,6 +42,7 @@ _SUBJECTS_BELIEVED = timedelta(seconds=5)
 _CHANGES_MAX = 10_000
 _LIMITS_MAX = 200_000
 _LOOKED_BACK = timedelta(minutes=1)
+_DEFAULT = Policy()
 
 
 class Projection:
@@ -67,6 +71,7 @@ class Projection:
         self._vector = NOTHING
         self._known_at: datetime | None = None
         self._changes_at = clock.now() - _LOOKED_BACK
+        self._policies: Mapping[tuple[str, str], Policy] = {}
 
     @property
     def vector(self) -> Token:
@@ -95,42 +100,55 @@ class Projection:
 
     def supply_of(self, account: Account) -> Supply | None:
         """As `Supplies.supply_of`."""
+        now = self._clock.now()
         with self._lock:
             state = self.state(account)
-            if state is None:
+            supply = None if state is None else state.supply(now, self._vector)
+        if supply is None or not self.is_stale(account, now):
+            return supply
+        policy = self.policy(account)
+        match policy.failure_mode:
+            case FailureMode.CLOSED:
                 return None
-            return state.supply(self._clock.now(), self._vector)
+            case FailureMode.OPEN:
+                return replace(supply, remaining=EXACT.add(supply.remaining, policy.open_cap))
+            case FailureMode.LAST_KNOWN:
+                return supply
 
-    def refresh(self, accounts: Iterable[Account]) -> None:
-        """As `Supplies.refresh`: reads limits that are not in memory, and what is new of all.
+    def policy(self, account: Account) -> Policy:
+        """How a limit fails."""
+        return self._policies.get((account.namespace, account.feature_key), _DEFAULT)
 
-        Raises:
-            NotFound: a limit is none, or none any more. Transient: a store is away.
-        """
+    def is_stale(self, account: Account, now: datetime) -> bool:
+        """Whether usage is not known well enough."""
+        known_at = self._known_at
+        return known_at is None or now - known_at > self.policy(account).stale_after
+
+    def refresh(self, accounts: Iterable[Account]) -> frozenset[str]:
+        """As `Supplies.refresh`: reads limits that are not in memory, and what is new of all."""
         wanted = list(accounts)
         with self._reading:
             self.tick()
             now = self._clock.now()
             with self._lock:
                 missing = [each for each in wanted if not self._holds(each, now)]
-            if missing:
-                self._read(missing, now)
+            return self._read(missing, now) if missing else frozenset()
 
     def _holds(self, account: Account, now: datetime) -> bool:
         state = self._states.get(account.id)
         return state is not None and not state.needs_read and state.definition.is_active(now)
 
-    def _read(self, accounts: list[Account], now: datetime) -> None:
+    def _read(self, accounts: Collection[Account], now: datetime) -> frozenset[str]:
+        """Reads limits at the vector. Gives the ids of what is no limit at the instant."""
         definitions = self._reader.definitions(accounts, now)
+        states = self._reader.states(definitions.values(), now, self._vector)
+        unknown = frozenset(each.id for each in accounts) - definitions.keys()
         with self._lock:
-            for account in accounts:
-                if account.id not in definitions:
-                    self._drop(account.id)
-        found = required(definitions, accounts)
-        states = self._reader.states(found, now, self._vector)
-        with self._lock:
+            for account_id in unknown:
+                self._drop(account_id)
             for state in states:
                 self._keep(state)
+        return unknown
 
     def _keep(self, state: LimitState) -> None:
         account = state.definition.account
@@ -157,8 +175,10 @@ class Projection:
         """
         with self._reading:
             looked_at = self._clock.now()
+            self._policies = self._rules.policies()
             self._follow_definitions()
-            if self._vector == NOTHING:
+            if self._known_at is None:
+                # Nothing was read yet that would have to be added to.
                 self._vector = end_of_ledger(self._clickhouse) or NOTHING
             tail = read_tail(self._clickhouse, self._vector)
             if tail is not None:
@@ -312,16 +332,8 @@ class Projection:
                 if state.asked_at_us < lately:
                     self._drop(state.definition.account.id)
             accounts = [state.definition.account for state in marked if state.asked_at_us >= lately]
-        if not accounts:
-            return
-        definitions = self._reader.definitions(accounts, now)
-        with self._lock:
-            for account in accounts:
-                if account.id not in definitions:
-                    self._drop(account.id)
-        for state in self._reader.states(definitions.values(), now, self._vector):
-            with self._lock:
-                self._keep(state)
+        if accounts:
+            self._read(accounts, now)
 
     def _forget_some(self) -> None:
         """Keeps what is in memory bounded: what was not asked for longest goes."""

@@ -9,6 +9,7 @@ _MODULES = (
     "tollgate.limits.api_features_v1",
     "tollgate.limits.api_features_v3",
     "tollgate.limits.api_features_cost_v3",
+    "tollgate.limits.api_entitlements_v2",
 )
 
 

@@ -105,11 +105,15 @@ class UsageReader:
             if need.plan.phases:
                 questions.setdefault(_key(need), _Question()).needs.append((number, need))
         for question, rows in self._answers(list(questions.values()), as_of):
+            of_customer: dict[str | None, list[QueryRow]] = {}
+            for row in rows:
+                of_customer.setdefault(row.customer_id, []).append(row)
             for number, need in question.needs:
-                whose = need.metering.entitlement.customer_id
-                own = [it for it in rows if not question.is_grouped or it.customer_id == whose]
+                whose = need.metering.entitlement.customer_id if question.is_grouped else None
                 found[number] = quantities(
-                    need.metering.meter.aggregation, own, need.plan.intervals()
+                    need.metering.meter.aggregation,
+                    of_customer.get(whose, ()),
+                    need.plan.intervals(),
                 )
         return found
 
@@ -198,5 +202,5 @@ def _restarts(plan: Plan) -> tuple[datetime, ...]:
 
 def _key(need: Need) -> Hashable:
     """Equal for what one query can answer."""
-    filters = tuple(sorted(need.metering.feature.filters.items(), key=str))
+    filters = tuple(sorted(need.conditions.items(), key=str))
     return need.metering.meter.id, filters, _restarts(need.plan)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Template
 
-from tollgate.platform.functions import FUNCTIONS, Function
+from tollgate.platform.functions import ANY_SEGMENT, FUNCTIONS, Function, prefix_pattern
 
 HEAD_BYTES_MAX = 64 << 10
 """As of the functions themselves."""
@@ -155,6 +155,9 @@ def routing_rules(functions: Iterable[Function]) -> list[tuple[str, str]]:
     routes.sort(key=lambda route: (len(route[1]), route[0] != "*"), reverse=True)
     rules: list[tuple[str, str]] = []
     for method, prefix, function in routes:
+        if ANY_SEGMENT in prefix:
+            rules.append((function.name, f"{{ path -m reg {prefix_pattern(prefix)} }}"))
+            continue
         methods = {"*": "", "GET": " { method GET HEAD }"}.get(method, f" {{ method {method} }}")
         rules.append((function.name, f"{{ path,url_dec -m str {prefix} }}{methods}"))
         if method == "*" or prefix == "/":

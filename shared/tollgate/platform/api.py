@@ -1,7 +1,8 @@
 """Operations: what an API offers, said once. Routes and the OpenAPI document are made from it.
 
-A handler is a plain function run on a thread: it gets a `Call` (namespace, checked parameters and
-body) and gives a model, a list of models, or a `Reply`.
+A handler is a plain function run on a thread, or a coroutine function run on the loop, which must
+not wait for anything else: it gets a `Call` (namespace, checked parameters and body) and gives a
+model, a list of models, or a `Reply`.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 from typing import Any, get_origin
 from urllib.parse import parse_qsl, unquote
 
@@ -132,12 +134,14 @@ class Operation:
     failures: tuple[int, ...] = ()
     document: Mapping[str, Any] = field(default_factory=dict)
     pattern: re.Pattern[str] = field(init=False, repr=False)
+    is_async: bool = field(init=False, repr=False)
     reader: TypeAdapter[Any] | None = field(init=False, repr=False)
     writer: TypeAdapter[Any] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         pattern = _PARAMETER.sub(r"(?P<\1>[^/]+)", self.path)
         object.__setattr__(self, "pattern", re.compile(pattern))
+        object.__setattr__(self, "is_async", iscoroutinefunction(self.handler))
         object.__setattr__(self, "reader", self.body and TypeAdapter(self.body))
         object.__setattr__(self, "writer", self.response and TypeAdapter(self.response))
 
@@ -197,7 +201,11 @@ class ApiService:
         loop = asyncio.get_running_loop()
         trace = (header(scope, b"traceparent") or b"").decode("latin-1")
         try:
-            reply = await loop.run_in_executor(self._pool, _run, operation, call, trace)
+            if operation.is_async:
+                trace_context.set(trace)
+                reply = _reply(operation, await operation.handler(call))  # type: ignore[misc]
+            else:
+                reply = await loop.run_in_executor(self._pool, _run, operation, call, trace)
         except TollgateError as error:
             await send_problem(scope, send, error, _encoded(call.answer_headers.items()))
             return
@@ -266,7 +274,10 @@ def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
 def _run(operation: Operation, call: Call, trace: str) -> Reply:
     # A thread has its own context: what the handler logs belongs to the caller's trace.
     trace_context.set(trace)
-    result = operation.handler(call)
+    return _reply(operation, operation.handler(call))
+
+
+def _reply(operation: Operation, result: object) -> Reply:
     if isinstance(result, Reply):
         return result
     if operation.writer is None:
@@ -341,20 +352,23 @@ def read_json(operation: Operation, content_type: bytes | None, raw: bytes) -> o
     return _validated(lambda: reader.validate_json(raw))
 
 
+def faults_of(problem: ValidationError) -> tuple[Fault, ...]:
+    """What pydantic found, each under its path."""
+    return tuple(
+        Fault(
+            field=".".join(str(part) for part in error["loc"]),
+            code=error["type"],
+            message=error["msg"],
+        )
+        for error in problem.errors(include_url=False, include_input=False)
+    )
+
+
 def _validated(validate: Callable[[], Any]) -> Any:
     try:
         return validate()
     except ValidationError as problem:
-        raise InvalidInput(
-            tuple(
-                Fault(
-                    field=".".join(str(part) for part in error["loc"]),
-                    code=error["type"],
-                    message=error["msg"],
-                )
-                for error in problem.errors(include_url=False, include_input=False)
-            )
-        ) from None
+        raise InvalidInput(faults_of(problem)) from None
     except RecursionError:
         fault = Fault(field="", code="too_deep", message="the body is nested too deeply")
         raise InvalidInput((fault,)) from None

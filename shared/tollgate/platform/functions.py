@@ -4,6 +4,7 @@ A function is a folder `functions/<name>` with one `main.py` whose functions-fra
 the same name, and whose `app` is an ASGI application.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,6 +26,8 @@ class Function:
         title: what it does, in a few words.
         trigger: what starts it.
         routes: (method, path prefix) pairs it answers; method `*` is any. The longest prefix wins.
+            `{}` in a prefix is any one segment of the path as it was sent, where an encoded slash
+            ends none; such a prefix is of any method.
         schedule: cron expression (UTC) for scheduled functions.
         needs_stores: whether it can't begin without the schemas of SQL and ClickHouse.
     """
@@ -88,7 +91,19 @@ FUNCTIONS: tuple[Function, ...] = (
             ("*", "/api/v2/entitlements"),
             ("*", "/api/v1/grants"),
             ("*", "/api/v2/grants"),
+            ("*", "/api/v2/customers"),
+            ("*", "/api/v1/customers/{}/access"),
+            ("*", "/api/v1/customers/{}/entitlements"),
+            ("*", "/api/v1/subjects/{}/entitlements"),
+            ("*", "/api/v3/openmeter/customers/{}/entitlement-access"),
+            ("*", "/api/v3/openmeter/entitlement-access"),
         ),
+    ),
+    Function(
+        name="limits",
+        title="whether a customer may use features now, and what is held",
+        trigger=Trigger.HTTP,
+        routes=(("*", "/api/v1/limits"),),
     ),
     Function(
         name="notify",
@@ -115,18 +130,37 @@ FUNCTIONS: tuple[Function, ...] = (
 BY_NAME = {function.name: function for function in FUNCTIONS}
 
 
-def function_for(method: str, path: str) -> Function | None:
-    """The function that answers a request: longest matching prefix, exact method before `*`."""
+ANY_SEGMENT = "{}"
+
+
+def prefix_pattern(prefix: str) -> str:
+    """A regular expression, of any dialect, of paths within a prefix that has `{}`."""
+    return f"^{prefix.replace(ANY_SEGMENT, '[^/]+')}(/|$)"
+
+
+def function_for(method: str, path: str, raw_path: str | None = None) -> Function | None:
+    """The function that answers a request: longest matching prefix, exact method before `*`.
+
+    Args:
+        method: of the request.
+        path: decoded.
+        raw_path: as it was sent; None: as `path` is.
+    """
     best: tuple[int, bool, Function] | None = None
     for function in FUNCTIONS:
         for wanted, prefix in function.routes:
             if wanted not in ("*", method, "GET" if method == "HEAD" else method):
                 continue
-            exact = prefix == path
-            inside = path.startswith(prefix if prefix.endswith("/") else prefix + "/")
-            if not (exact or (inside and (wanted == "*" or prefix == "/"))):
+            if not _is_within(prefix, wanted, path, path if raw_path is None else raw_path):
                 continue
             rank = (len(prefix), wanted != "*", function)
             if best is None or rank[:2] > best[:2]:
                 best = rank
     return best[2] if best else None
+
+
+def _is_within(prefix: str, wanted: str, path: str, raw_path: str) -> bool:
+    if ANY_SEGMENT in prefix:
+        return re.match(prefix_pattern(prefix), raw_path) is not None
+    inside = path.startswith(prefix if prefix.endswith("/") else prefix + "/")
+    return prefix == path or (inside and (wanted == "*" or prefix == "/"))

@@ -95,7 +95,8 @@ class Host:
                 scope, send, MethodNotAllowed(f"{method} is not a method of the API")
             )
         else:
-            function = function_for(method, path)
+            raw_path: bytes = scope.get("raw_path") or path.encode()
+            function = function_for(method, path, raw_path.decode("latin-1"))
             app = self._apps.get(function.name) if function else None
             if app is None:
                 await send_problem(scope, send, NotFound(f"nothing answers {method} {path}"))

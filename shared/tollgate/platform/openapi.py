@@ -29,6 +29,7 @@ _REASONS = {
     410: "The thing was deleted.",
     413: "The body is too large.",
     415: "The media type or encoding of the body is not supported.",
+    429: "The limit is reached; `Retry-After` says when it begins anew.",
     503: "Not now. What a failed write did is unknown; sending it again is exact.",
 }
 _ABOUT = """\
