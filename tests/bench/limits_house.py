@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -69,7 +69,6 @@ def seed(url: str) -> Seeded:
     names = [f"customer-{number:05d}" for number in range(CUSTOMERS)] + [HOT, PROBE]
     ids = {name: new_ulid() for name in names}
     kept = {key: new_ulid() for key in FEATURES}
-    period = Recurrence(interval=Interval.parse("MONTH"), anchor=month)
     with database.begin() as connection:
         rows = connection.execute(sa.select(meters.c.slug, meters.c.id))
         of_meter = {row.slug: row.id for row in rows}
@@ -91,41 +90,51 @@ def seed(url: str) -> Seeded:
         connection.execute(
             sa.insert(features), [_feature(key, i, of_meter, now) for key, i in kept.items()]
         )
-        rights, given = [], []
-        for owner in ids.values():
-            for key, feature in kept.items():
-                made = MeteredEntitlement(
-                    id=new_ulid(),
-                    customer_id=owner,
-                    feature_key=key,
-                    created_at=now,
-                    active_from=now,
-                    usage_period=period,
-                    measure_usage_from=month,
-                    issue_after_reset=IssueAfterReset(amount=Decimal(10) ** 12),
-                )
-                rights.append(
-                    row_of_entitlement(made, period)
-                    | {
-                        "namespace": _NS,
-                        "feature_id": feature,
-                        "annotations": {},
-                        "updated_at": now,
-                        "version": 1,
-                        "changed_at": now,
-                    }
-                )
-                grant = made.default_grant(new_ulid())
-                assert grant is not None
-                given.append(
-                    row_of_grant(grant)
-                    | {"namespace": _NS, "entitlement_id": made.id, "annotations": {}}
-                )
+        rights, given = _rights(ids.values(), kept, month, now)
         for start in range(0, len(rights), 5000):
             connection.execute(sa.insert(entitlements), rights[start : start + 5000])
             connection.execute(sa.insert(grants), given[start : start + 5000])
     database.dispose()
     return Seeded(customers=len(ids), entitlements=len(rights))
+
+
+def _rights(
+    owners: Iterable[str], kept: Mapping[str, str], month: datetime, now: datetime
+) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """Rows of a right of each customer to each feature, and of the grants that they issue."""
+    period = Recurrence(interval=Interval.parse("MONTH"), anchor=month)
+    rights: list[dict[str, object]] = []
+    given: list[dict[str, object]] = []
+    for owner in owners:
+        for key, feature in kept.items():
+            made = MeteredEntitlement(
+                id=new_ulid(),
+                customer_id=owner,
+                feature_key=key,
+                created_at=now,
+                active_from=now,
+                usage_period=period,
+                measure_usage_from=month,
+                issue_after_reset=IssueAfterReset(amount=Decimal(10) ** 12),
+            )
+            rights.append(
+                row_of_entitlement(made, period)
+                | {
+                    "namespace": _NS,
+                    "feature_id": feature,
+                    "annotations": {},
+                    "updated_at": now,
+                    "version": 1,
+                    "changed_at": now,
+                }
+            )
+            grant = made.default_grant(new_ulid())
+            assert grant is not None
+            given.append(
+                row_of_grant(grant)
+                | {"namespace": _NS, "entitlement_id": made.id, "annotations": {}}
+            )
+    return rights, given
 
 
 def _customer(name: str, customer_id: str, now: datetime) -> dict[str, object]:

@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 import time
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -61,55 +62,75 @@ def _database(data: Path, *, distributed: bool) -> str:
     return f"sqlite:///{data / 'control.sqlite'}"
 
 
+@dataclass
+class _Seen:
+    """What all rounds saw."""
+
+    medians: list[float] = field(default_factory=list)
+    checks: list[float] = field(default_factory=list)
+    computed: list[float] = field(default_factory=list)
+    pairs: list[float] = field(default_factory=list)
+    latencies: Histogram = field(default_factory=Histogram)
+    waited: Histogram = field(default_factory=Histogram)
+    visible: Histogram = field(default_factory=Histogram)
+
+
 async def _measure(bench: Bench, product: Server, sent: int) -> list[Row]:
     cold = await _warm(product.target)
     bench.say(f"limits: all limits in memory after {cold:.1f} s")
-    checks, fastest, computed, pairs = [], [], [], []
-    seen, waited, visible = Histogram(), Histogram(), Histogram()
+    seen = _Seen()
     for number in range(bench.rounds):
         bench.noise.sample()
-        stream = OpenLoop(
-            product.events,
-            event_requests(f"stream-{number}"),
-            connections=8,
-            per_second=_EVENTS_A_SECOND // 100,
-        )
-        await stream.start()
-        await asyncio.sleep(1)
-        found = Histogram()
-        loop = OpenLoop(
-            product.target, _checks(number), connections=32, per_second=_CHECKS_A_SECOND
-        )
-        await loop.start(seconds=bench.seconds)
-        await asyncio.sleep(bench.seconds + 0.4)
-        found.add((await loop.stop()).latencies)
-        seen.add(found)
-        checks.append(found.percentile(50) / 1000)
-        await _probe(product.target, visible, number)
-        await stream.stop()
-        result = await run_closed_loop(
-            product.target, _checks(100 + number), connections=32, seconds=bench.seconds
-        )
-        fastest.append(result.accepted_per_second)
-        result = await run_closed_loop(
-            product.target, _values(number), connections=32, seconds=bench.seconds
-        )
-        computed.append(result.accepted_per_second)
-        pairs.append(await _pairs(product.target, bench.seconds, waited, number))
+        await _beside_events(bench, product, seen, number)
+        for source, rates in (
+            (_checks(100 + number), seen.checks),
+            (_values(number), seen.computed),
+        ):
+            result = await run_closed_loop(
+                product.target, source, connections=32, seconds=bench.seconds
+            )
+            rates.append(result.accepted_per_second)
+        seen.pairs.append(await _pairs(product.target, bench.seconds, seen.waited, number))
         bench.say(
-            f"limits: round {number + 1} of {bench.rounds}: check p50 {checks[-1]:.1f} ms, "
-            f"{fastest[-1]:,.0f} checks/s, {computed[-1]:,.0f} computed/s, {pairs[-1]:,.0f} pairs/s"
+            f"limits: round {number + 1} of {bench.rounds}: check p50 {seen.medians[-1]:.1f} ms, "
+            f"{seen.checks[-1]:,.0f} checks/s, {seen.computed[-1]:,.0f} computed/s, "
+            f"{seen.pairs[-1]:,.0f} pairs/s"
         )
+    return _rows(seen, sent, cold)
+
+
+async def _beside_events(bench: Bench, product: Server, seen: _Seen, number: int) -> None:
+    """Check at a fixed rate, then probe, while events come."""
+    stream = OpenLoop(
+        product.events,
+        event_requests(f"stream-{number}"),
+        connections=8,
+        per_second=_EVENTS_A_SECOND // 100,
+    )
+    await stream.start()
+    await asyncio.sleep(1)
+    found = Histogram()
+    loop = OpenLoop(product.target, _checks(number), connections=32, per_second=_CHECKS_A_SECOND)
+    await loop.start(seconds=bench.seconds)
+    await asyncio.sleep(bench.seconds + 0.4)
+    found.add((await loop.stop()).latencies)
+    seen.latencies.add(found)
+    seen.medians.append(found.percentile(50) / 1000)
+    await _probe(product.target, seen.visible, number)
+    await stream.stop()
+
+
+def _rows(seen: _Seen, sent: int, cold: float) -> list[Row]:
     return [
         Row(
             scenario="limits",
             label=f"check at {_CHECKS_A_SECOND}/s, median",
             unit="ms",
-            values=checks,
+            values=seen.medians,
             notes=[
                 f"{sent:,} events, {CUSTOMERS:,} customers, {len(FEATURES)} features each",
                 f"{_EVENTS_A_SECOND:,} events/s beside",
-                latency_note("all rounds", *_figures(seen)),
+                latency_note("all rounds", *_figures(seen.latencies)),
                 f"all {CUSTOMERS * len(FEATURES):,} limits read into memory in {cold:.1f} s",
             ],
         ),
@@ -117,23 +138,23 @@ async def _measure(bench: Bench, product: Server, sent: int) -> list[Row]:
             scenario="limits",
             label="checks, c=32",
             unit="/s",
-            values=fastest,
+            values=seen.checks,
             baseline="the balance computed for each call",
-            baseline_values=computed,
+            baseline_values=seen.computed,
         ),
         Row(
             scenario="limits",
             label=f"reserve and settle, {_PAIR_CLIENTS} clients, one customer",
             unit="pairs/s",
-            values=pairs,
-            notes=[latency_note("each of the two", *_figures(waited))],
+            values=seen.pairs,
+            notes=[latency_note("each of the two", *_figures(seen.waited))],
         ),
         Row(
             scenario="limits",
             label="an event is in the check, median",
             unit="ms",
-            values=[visible.percentile(50) / 1000],
-            notes=[latency_note(f"{visible.total} probes", *_figures(visible))],
+            values=[seen.visible.percentile(50) / 1000],
+            notes=[latency_note(f"{seen.visible.total} probes", *_figures(seen.visible))],
         ),
     ]
 

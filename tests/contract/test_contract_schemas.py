@@ -140,6 +140,7 @@ _AREAS = {
         "/api/v1/subjects",
         "/api/v1/customers",
         "/api/v1/features",
+        "/api/v1/notification",
         "/api/v1/events",
         "/api/v2/events",
         "/api/v1/debug",

@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from tests.support.houses import EVENT, HOUSES, World, mark, other
-from tests.support.probes import PROBES, Probe, by_shared_slug
+from tests.support.probe import Probe
+from tests.support.probes import PROBES, by_shared_slug
 from tollgate.console.document import api_operations
 from tollgate.events.operations import OPERATIONS as INGEST_OPERATIONS
 from tollgate.platform.access import Scope
@@ -26,8 +27,10 @@ def ask(world: World, operation: Operation, probe: Probe, asker: str, named: str
     scope = "ingest" if operation.scope is Scope.INGEST else "admin"
     more: dict[str, Any] = {"params": probe.query(named)}
     more["headers"] = dict(probe.headers(asker))
-    if probe.body is not None:
-        more["content"] = json.dumps(probe.body(asker))
+    body = probe.body(asker) if probe.body else None
+    body = probe.naming(world, asker) if probe.naming else body
+    if body is not None:
+        more["content"] = json.dumps(body)
         takes_events = operation.operation_id in BY_INGEST
         more["headers"]["Content-Type"] = EVENT if takes_events else "application/json"
     return world.call(operation.method, path, world.keys[asker, scope], **more)

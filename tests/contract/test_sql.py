@@ -32,6 +32,8 @@ from tollgate.metering.meter import Meter, MeterChanges
 from tollgate.metering.progress import query_progress
 from tollgate.metering.rollup_store import RollupStore
 from tollgate.metering.store import MeterListing, MeterStore
+from tollgate.notify.outbox_store import OutboxStore
+from tollgate.notify.rule_store import RuleStore
 from tollgate.platform.sql import Database, metadata, migrate, put_row
 
 # Whoever imports them all knows all tables.
@@ -43,9 +45,11 @@ STORES = (
     LimitRuleStore,
     MeterStore,
     OperationStore,
+    OutboxStore,
     RecountStore,
     ReservationStore,
     RollupStore,
+    RuleStore,
     SealStore,
 )
 

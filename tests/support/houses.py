@@ -62,6 +62,7 @@ class World:
     key_ids: dict[str, str] = field(default_factory=dict)
     reservation_ids: dict[str, list[str]] = field(default_factory=dict)
     budget_ids: dict[str, str] = field(default_factory=dict)
+    notification_ids: dict[str, dict[str, str]] = field(default_factory=dict)
     token: str = ""
 
     def call(self, method: str, path: str, key: str | None, **more: Any) -> httpx.Response:
@@ -148,6 +149,7 @@ def furnish(world: World, house: str) -> None:
         feature_ids[house] = world.admin(house, "POST", "/api/v1/features", feature)["id"]
     furnish_entitlements(world, house)
     furnish_limits(world, house)
+    world.notification_ids[house] = furnish_notifications(world, house)
     spare_key = {"scopes": ["read"], "name": mark(house)}
     world.key_ids[house] = world.admin(house, "POST", "/api/v1/access-keys", spare_key)["id"]
     # The same key with other content in the other house: no conflict, for it is another identity.
@@ -220,6 +222,22 @@ def furnish_limits(world: World, house: str) -> None:
     budget["scope"] = {"model": mark(house)}
     made = world.admin(house, "POST", "/api/v1/limits/budgets", budget)
     world.budget_ids[house] = made["id"]
+
+
+def furnish_notifications(world: World, house: str) -> dict[str, str]:
+    """A channel that nothing can reach, a rule, an event, and a spare channel and rule."""
+    made = {}
+    for name in ("channel", "spare_channel"):
+        channel = {"type": "WEBHOOK", "name": mark(house), "url": "https://hooks.invalid/"}
+        answer = world.admin(house, "POST", "/api/v1/notification/channels", channel)
+        made[name] = answer["id"]
+    for name in ("rule", "spare_rule"):
+        rule = {"type": "invoice.created", "name": mark(house), "channels": [made["channel"]]}
+        answer = world.admin(house, "POST", "/api/v1/notification/rules", rule)
+        made[name] = answer["id"]
+    path = f"/api/v1/notification/rules/{made['rule']}/test"
+    made["event"] = world.admin(house, "POST", path, None)["id"]
+    return made
 
 
 @pytest.fixture(scope="session")

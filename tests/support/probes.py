@@ -1,39 +1,16 @@
 """One or more ways to call each operation, and what shows whose data were reached."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from tests.support.houses import HOUSES, SHARED_METER, World, mark
+from tests.support.limit_probes import LIMITS
+from tests.support.notification_probes import NOTIFICATIONS
+from tests.support.probe import PLAIN, Probe, done
 
 V3_METER = {"aggregation": "count", "event_type": "usage"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """One way to call an operation, and what shows that it reached the caller's own data.
-
-    Attributes:
-        path: path parameters that name a thing of a house; {}: none is named.
-        query, body, headers: of the request, by the house whose thing is named.
-        own: whether an answer shows the house's own data; by default it has its mark.
-        ends: the thing named is gone after it; tried last.
-        names: what is named may be the asker's own too, as slugs and subjects may.
-    """
-
-    path: Callable[[World, str], Mapping[str, str]] | None = None
-    query: Callable[[str], Mapping[str, Any]] = lambda _house: {}
-    body: Callable[[str], Any] | None = None
-    headers: Callable[[str], Mapping[str, str]] = lambda _house: {}
-    own: Callable[[httpx.Response, str], bool] = lambda answer, house: mark(house) in answer.text
-    ends: bool = False
-    names: bool = False
-
-
-def done(answer: httpx.Response, _house: str) -> bool:
-    return answer.is_success
 
 
 def by_meter_id(world: World, house: str) -> Mapping[str, str]:
@@ -141,34 +118,6 @@ def grant_of(house: str) -> dict[str, Any]:
     }
 
 
-def limited(house: str) -> str:
-    return f"limited_{house}"
-
-
-def holder_of(house: str) -> dict[str, Any]:
-    return {"customer": f"holder-of-{house}"}
-
-
-def limited_of(house: str) -> dict[str, Any]:
-    return holder_of(house) | {"features": [{"feature": limited(house)}]}
-
-
-def gateway_headers_of(house: str) -> dict[str, str]:
-    return {"x-tollgate-customer": f"holder-of-{house}", "x-tollgate-feature": limited(house)}
-
-
-def by_limited(_world: World, house: str) -> Mapping[str, str]:
-    return {"featureKey": limited(house)}
-
-
-def by_reservation(number: int) -> Callable[[World, str], Mapping[str, str]]:
-    return lambda world, house: {"reservationId": world.reservation_ids[house][number]}
-
-
-def names_holder(answer: httpx.Response, _house: str) -> bool:
-    return answer.is_success and "customerId" in answer.json()
-
-
 def says_access(answer: httpx.Response, _house: str) -> bool:
     return "hasAccess" in answer.text or "has_access" in answer.text
 
@@ -193,9 +142,10 @@ METERED_ID = {"entitlementId": "metered"}
 MODEL_GROUP = {"groupBy": {"model": "$.model"}}
 GROUPED = {"groupBy": ["model"]}
 HISTORY = {"from": "2020-01-01T00:00:00Z"}
-PLAIN = Probe()
 METER = (Probe(path=by_meter_id), Probe(path=by_shared_slug))
 PROBES: Mapping[str, Sequence[Probe]] = {
+    **LIMITS,
+    **NOTIFICATIONS,
     "getLedger": (Probe(own=ledger_is_own),),
     "getProgress": (Probe(path=lambda _w, h: {"id": f"client-{h}"}, own=done),),
     "getEventBySourceAndId": (
@@ -334,30 +284,6 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "delete-customer": (
         Probe(path=lambda w, h: {"customerId": w.spare_customer_ids[h]}, own=done, ends=True),
     ),
-    "checkLimits": (Probe(body=limited_of, own=names_holder),),
-    "authorizeRequest": (Probe(headers=gateway_headers_of, own=names_holder),),
-    "createReservation": (
-        Probe(
-            body=lambda h: holder_of(h) | {"amounts": [{"feature": limited(h), "amount": 1}]},
-            own=names_holder,
-        ),
-    ),
-    "listReservations": (PLAIN, Probe(query=holder_of)),
-    "getReservation": (Probe(path=by_reservation(0)),),
-    "settleReservation": (Probe(path=by_reservation(0), body=lambda _h: {}),),
-    "releaseReservation": (Probe(path=by_reservation(1)),),
-    "createBudget": (
-        Probe(
-            body=lambda h: (
-                holder_of(h)
-                | {"feature": limited(h), "scope": {"model": f"2-{mark(h)}"}, "amount": 1}
-            )
-        ),
-    ),
-    "listBudgets": (PLAIN, Probe(query=holder_of)),
-    "deleteBudget": (Probe(path=lambda w, h: {"budgetId": w.budget_ids[h]}, own=done, ends=True),),
-    "putLimitPolicy": (Probe(path=by_limited, body=lambda _h: {"failureMode": "open"}, own=done),),
-    "getLimitPolicy": (Probe(path=by_limited, own=done),),
     "deleteFeature": (Probe(path=by_feature_id, own=done, ends=True),),
     "delete-feature": (
         Probe(path=lambda w, h: {"featureId": w.spare_feature_ids[h]}, own=done, ends=True),

@@ -24,11 +24,13 @@ def api_operations() -> tuple["Operation", ...]:
     from tollgate.limits.limits_service import limits_operations
     from tollgate.limits.service import entitlements_operations
     from tollgate.metering.service import usage_operations
+    from tollgate.notify.service import notify_operations
 
     return (
         *customers_operations(),
         *entitlements_operations(),
         *limits_operations(),
+        *notify_operations(),
         *usage_operations(),
     )
 

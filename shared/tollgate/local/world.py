@@ -42,6 +42,7 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
     "customers": ("customers",),
     "entitlements": ("entitlements",),
     "limits": ("limits",),
+    "notify": ("notify",),
     "usage": ("usage",),
     "console": ("console",),
 }

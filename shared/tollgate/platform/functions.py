@@ -106,6 +106,13 @@ FUNCTIONS: tuple[Function, ...] = (
         routes=(("*", "/api/v1/limits"),),
     ),
     Function(
+        name="notify",
+        title="notification channels, rules and events; webhooks",
+        trigger=Trigger.SCHEDULE,
+        routes=(("POST", "/_/notify"), ("*", "/api/v1/notification")),
+        schedule="* * * * *",
+    ),
+    Function(
         name="usage",
         title="meters, usage queries, events, the ledger",
         trigger=Trigger.HTTP,
