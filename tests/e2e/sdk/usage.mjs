@@ -185,6 +185,51 @@ seen.featureHoldsMeter = await refusal(() => client.meters.delete(slug));
 await client.features.delete(feature.id);
 seen.featureArchived = (await client.features.get(feature.id)).archivedAt instanceof Date;
 
+const key = `limited_${name}`;
+await client.features.create({ key, name: 'Limited', meterSlug: slug });
+const limited = await client.customers.create({
+  key: `limited_${name}`,
+  name: 'Limited',
+  usageAttribution: { subjectKeys: [bob] },
+});
+const wanted = {
+  type: 'metered',
+  featureKey: key,
+  usagePeriod: { interval: 'P100Y', anchor: later(-60) },
+  measureUsageFrom: 'CURRENT_PERIOD_START',
+  issue: { amount: 10 },
+};
+const { entitlements } = client.customers;
+const right = await entitlements.create(limited.id, wanted);
+seen.entitled = [right.type, right.issue, right.measureUsageFrom];
+seen.entitledTwice = await refusal(() => entitlements.create(limited.id, wanted));
+const grant = await entitlements.createGrant(limited.id, key, {
+  amount: 2.5,
+  effectiveAt: later(0),
+  expiration: { duration: 'YEAR', count: 100 },
+});
+seen.granted = [grant.amount, grant.maxRolloverAmount, grant.expiresAt];
+// Bob used 4; what ends first burns first.
+const { hasAccess, balance, usage, overage } = await entitlements.value(limited.id, key);
+seen.value = { hasAccess, balance, usage, overage };
+const past = await entitlements.history(limited.id, key, 'HOUR', {
+  query: { from: later(0), to: later(120) },
+});
+seen.history = past.burndownHistory.map((each) => [each.usage, each.balanceAtEnd]);
+seen.grants = (await entitlements.listGrants(limited.id, key)).totalCount;
+seen.access = Object.values((await client.customers.getAccess(limited.id)).entitlements).map(
+  (each) => each.balance
+);
+seen.ofSubject = (await client.entitlementsV1.value(bob, key)).usage;
+await client.entitlements.grants.void(grant.id);
+await entitlements.resetUsage(limited.id, key, { retainAnchor: true });
+seen.anew = (await entitlements.value(limited.id, key)).usage;
+await entitlements.override(limited.id, key, { type: 'static', featureKey: key, config: '{}' });
+seen.config = (await entitlements.value(limited.id, key)).config;
+await entitlements.delete(limited.id, key);
+seen.noRight = await entitlements.value(limited.id, key);
+await client.features.delete(key);
+
 const updated = await client.meters.update(slug, { name: 'Renamed', groupBy: { model: '$.model' } });
 seen.updated = updated.name;
 const meter = { slug, aggregation: 'SUM', eventType: kind, valueProperty: '$.tokens' };
