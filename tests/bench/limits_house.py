@@ -207,7 +207,7 @@ async def send_events(target: Target, events: int) -> int:
     """Send about so many events; return how many were acknowledged."""
     source, sent = event_requests("seed"), 0
     while sent < events:
-        result = await run_closed_loop(target, source, connections=32, seconds=5)
+        result = await run_closed_loop(target, source, connections=32, seconds=1)
         sent += result.acknowledged * _BATCH
     return sent
 

@@ -12,12 +12,12 @@ from time import monotonic_ns
 from tollgate.core.clock import Clock
 from tollgate.core.decimals import EXACT
 from tollgate.core.errors import Transient
-from tollgate.customers.customer_store import CustomerStore
 from tollgate.events.position import Token, covers
 from tollgate.limits.account import Account, Book
 from tollgate.limits.balance import Balance
 from tollgate.limits.entitlement import StaticEntitlement
 from tollgate.limits.entitlement_record import EntitlementKind
+from tollgate.limits.facts_store import FactsStore
 from tollgate.limits.limit_rule import Budget, FailureMode, budgets_of
 from tollgate.limits.limit_rule_store import LimitRuleStore
 from tollgate.limits.limit_state import LimitState
@@ -26,9 +26,11 @@ from tollgate.limits.reservation_store import ReservationStore
 from tollgate.limits.reservation_work import Standing
 
 _ZERO = Decimal(0)
-_BELIEVED_NS = 60_000_000_000
+_BELIEVED_NS = 300_000_000_000
+_BUDGETS_BELIEVED_NS = 1_000_000_000
 _NAMES_MAX = 100_000
 _LOOK_SECONDS = 0.02
+_LOOKS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,15 +113,16 @@ class Checking:
         projection: Projection,
         holds: Holds,
         rules: LimitRuleStore,
-        customers: CustomerStore,
+        facts: FactsStore,
         clock: Clock,
     ) -> None:
         self._projection = projection
         self._holds = holds
         self._rules = rules
-        self._customers = customers
+        self._facts = facts
         self._clock = clock
         self._loads = ThreadPoolExecutor(1, "limits-load")
+        self._looks = ThreadPoolExecutor(_LOOKS_AT_ONCE, "limits-look")
         self._waiting: set[Account] = set()
         self._loading: asyncio.Future[frozenset[str]] | None = None
         self._lock = threading.Lock()
@@ -130,9 +133,10 @@ class Checking:
     def stop(self) -> None:
         """Ends the thread that reads."""
         self._loads.shutdown(wait=True, cancel_futures=True)
+        self._looks.shutdown(wait=True, cancel_futures=True)
 
     async def customer_id(self, namespace: str, name: str) -> str:
-        """A customer's id, by id or key; a key is believed for a minute.
+        """A customer's id, by id or key; a key is believed for five minutes.
 
         Raises:
             NotFound: there is none.
@@ -143,7 +147,7 @@ class Checking:
         loop = asyncio.get_running_loop()
         try:
             found = await loop.run_in_executor(
-                self._loads, lambda: self._customers.get(namespace, name).id
+                self._looks, self._facts.customer_id, namespace, name
             )
         except Transient:
             if known is None:
@@ -154,6 +158,10 @@ class Checking:
         self._names[namespace, name] = (monotonic_ns(), found)
         return found
 
+    def forget(self, namespace: str, name: str) -> None:
+        """Looks a customer's name up anew when it is asked for next."""
+        self._names.pop((namespace, name), None)
+
     async def accounts(
         self, namespace: str, customer_id: str, feature_key: str, scope: Mapping[str, str]
     ) -> list[Account]:
@@ -163,11 +171,11 @@ class Checking:
             return [whole]
         key = (namespace, customer_id, feature_key)
         known = self._budgets.get(key)
-        if known is None or monotonic_ns() - known[0] > _BELIEVED_NS // 60:
+        if known is None or monotonic_ns() - known[0] > _BUDGETS_BELIEVED_NS:
             loop = asyncio.get_running_loop()
             try:
                 found = await loop.run_in_executor(
-                    self._loads,
+                    self._looks,
                     lambda: self._rules.budgets(namespace, [(customer_id, feature_key)]),
                 )
             except Transient:
@@ -264,8 +272,7 @@ class Checking:
                 if policy.failure_mode is FailureMode.OPEN:
                     return self._open(account, amount, policy.open_cap)
                 raise away
-            running = state.running
-            balance = None if running is None else running.balance(now)
+            balance = state.balance(now)
             found = self._of_state(state, amount, balance)
         if balance is None or not is_stale:
             self._spent.pop(account.id, None)

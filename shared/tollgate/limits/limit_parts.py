@@ -65,12 +65,12 @@ def _refused(field: str, code: str, message: str) -> InvalidInput:
 def open_limits(parts: Parts) -> Limits:
     """Puts them together; nothing runs yet."""
     database, clickhouse = parts.get(open_database), parts.get(open_clickhouse)
-    rules = LimitRuleStore(database, parts.clock)
+    rules, facts = LimitRuleStore(database, parts.clock), FactsStore(database)
     usage = UsageReader(clickhouse, parts.get(open_rollup_reader), parts.settings.query_seconds_max)
     customers = parts.get(open_customers)
     projection = Projection(
         clickhouse,
-        LimitReader(FactsStore(database), rules, usage),
+        LimitReader(facts, rules, usage),
         EntitlementStore(database, parts.clock),
         rules,
         customers.attributions,
@@ -86,7 +86,7 @@ def open_limits(parts: Parts) -> Limits:
         reservations=reservations,
         projection=projection,
         holds=holds,
-        checking=Checking(projection, holds, rules, customers, parts.clock),
+        checking=Checking(projection, holds, rules, facts, parts.clock),
         reserving=Reserving(reservations, projection),
         clickhouse=clickhouse,
     )

@@ -102,6 +102,7 @@ class LimitReader:
                 running_from(needs[each.account.id].plan, usages[each.account.id])
                 if each.account.id in needs
                 else None,
+                now,
             )
             for each in all_of_them
         ]

@@ -139,12 +139,13 @@ class LimitRuleStore:
                 found.setdefault((row.customer_id, row.feature_key), []).append(_budget(row))
         return found
 
-    def changed_budgets(self, since: datetime) -> set[tuple[str, str, str]]:
-        """Namespaces, customers and features whose budgets changed from an instant on."""
-        query = sa.select(_b.namespace, _b.customer_id, _b.feature_key)
+    def changed_budgets(self, since: datetime) -> dict[tuple[str, str, str], datetime]:
+        """Namespaces, customers and features whose budgets changed from an instant on, and when."""
+        whose = (_b.namespace, _b.customer_id, _b.feature_key)
+        query = sa.select(*whose, sa.func.max(_b.changed_at)).where(_b.changed_at >= since)
         with self._database.connect() as connection:
-            rows = connection.execute(query.where(_b.changed_at >= since).distinct()).all()
-        return {(row.namespace, row.customer_id, row.feature_key) for row in rows}
+            rows = connection.execute(query.group_by(*whose)).all()
+        return {(row[0], row[1], row[2]): row[3] for row in rows}
 
     def put_policy(self, namespace: str, feature_key: str, policy: Policy) -> None:
         """Says how a feature's limits fail."""

@@ -8,6 +8,7 @@ from decimal import Decimal
 from tollgate.core.clock import us_from_datetime
 from tollgate.events.position import Token
 from tollgate.limits.account import Account, Supply
+from tollgate.limits.balance import Balance
 from tollgate.limits.entitlement import IssueAfterReset
 from tollgate.limits.entitlement_record import EntitlementRecord, usage_period_at
 from tollgate.limits.facts_store import Known, Metering
@@ -94,15 +95,18 @@ class LimitState:
     """A limit in memory. Whoever reads or changes it holds the projection's lock.
 
     Attributes:
-        needs_read: what is known of its usage can't be added to any more.
         asked_at_us: when it was last asked for.
+        read_at: when its definition was read.
     """
 
-    def __init__(self, definition: LimitDefinition, running: RunningBalance | None) -> None:
+    def __init__(
+        self, definition: LimitDefinition, running: RunningBalance | None, read_at: datetime
+    ) -> None:
         self.definition = definition
-        self.running = running
-        self.needs_read = False
         self.asked_at_us = 0
+        self.read_at = read_at
+        self._running = running
+        self._balance: Balance | None = None
 
     @property
     def adds_up(self) -> bool:
@@ -110,13 +114,25 @@ class LimitState:
         facts = self.definition.facts
         return facts is not None and facts.kind is UsageKind.FLOW
 
+    def add(self, start: datetime, end: datetime, quantity: Decimal) -> bool:
+        """Adds usage that happened in [start, end); False: all has to be read anew."""
+        self._balance = None
+        return self._running is None or self._running.add(start, end, quantity)
+
+    def balance(self, now: datetime) -> Balance | None:
+        """The balance, of an instant since which nothing changed; None: it is not metered."""
+        if self._running is None:
+            return None
+        if self._balance is None or now >= self._running.valid_until:
+            self._balance = self._running.balance(now)
+        return self._balance
+
     def supply(self, now: datetime, vector: Token) -> Supply | None:
         """What it offers; None: it does not hold, or is not metered."""
-        definition, running = self.definition, self.running
-        if running is None or not definition.is_active(now):
+        definition, balance = self.definition, self.balance(now)
+        if balance is None or self._running is None or not definition.is_active(now):
             return None
-        balance = running.balance(now)
-        until = running.valid_until
+        until = self._running.valid_until
         ends = definition.record.definition.active_to
         return Supply(
             remaining=balance.remaining,

@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 
 from tollgate.core.clock import Clock, datetime_from_us, us_from_datetime
 from tollgate.core.decimals import EXACT
-from tollgate.core.errors import TollgateError
 from tollgate.customers.attribution import Attribution
 from tollgate.customers.attribution_store import AttributionStore
 from tollgate.events.position import NOTHING, Token
 from tollgate.limits.account import Account, Supply
 from tollgate.limits.entitlement_store import EntitlementStore
+from tollgate.limits.limit_index import LimitIndex, Question
 from tollgate.limits.limit_reader import LimitReader
 from tollgate.limits.limit_rule import FailureMode, Policy
 from tollgate.limits.limit_rule_store import LimitRuleStore
@@ -31,7 +31,6 @@ from tollgate.metering.deltas import (
     read_tail,
     touched_subjects,
 )
-from tollgate.metering.meter import Meter
 from tollgate.metering.statement import Tail
 from tollgate.platform.clickhouse import ClickHouse
 
@@ -42,6 +41,8 @@ _SUBJECTS_BELIEVED = timedelta(seconds=5)
 _CHANGES_MAX = 10_000
 _LIMITS_MAX = 200_000
 _LOOKED_BACK = timedelta(minutes=1)
+_SKEW = timedelta(seconds=1)
+_JUST_NOW = timedelta(milliseconds=100)
 _DEFAULT = Policy()
 
 
@@ -65,8 +66,7 @@ class Projection:
         self._clock = clock
         self._reading = threading.RLock()
         self._lock = threading.RLock()
-        self._states: dict[str, LimitState] = {}
-        self._of_customer: dict[tuple[str, str], set[str]] = {}
+        self._index = LimitIndex()
         self._subjects: dict[tuple[str, str], tuple[datetime, tuple[Attribution, ...]]] = {}
         self._vector = NOTHING
         self._known_at: datetime | None = None
@@ -84,11 +84,11 @@ class Projection:
         return self._known_at
 
     def __len__(self) -> int:
-        return len(self._states)
+        return len(self._index)
 
     def state(self, account: Account) -> LimitState | None:
         """A limit, if it is in memory; for use under `lock`."""
-        found = self._states.get(account.id)
+        found = self._index.get(account)
         if found is not None:
             found.asked_at_us = self._clock.now_us()
         return found
@@ -128,15 +128,17 @@ class Projection:
         """As `Supplies.refresh`: reads limits that are not in memory, and what is new of all."""
         wanted = list(accounts)
         with self._reading:
-            self.tick()
             now = self._clock.now()
+            if self._known_at is None or now - self._known_at > _JUST_NOW:
+                self.tick()
             with self._lock:
                 missing = [each for each in wanted if not self._holds(each, now)]
             return self._read(missing, now) if missing else frozenset()
 
     def _holds(self, account: Account, now: datetime) -> bool:
-        state = self._states.get(account.id)
-        return state is not None and not state.needs_read and state.definition.is_active(now)
+        state = self._index.get(account)
+        is_known = state is not None and state.definition.is_active(now)
+        return is_known and not self._index.is_marked(account)
 
     def _read(self, accounts: Collection[Account], now: datetime) -> frozenset[str]:
         """Reads limits at the vector. Gives the ids of what is no limit at the instant."""
@@ -145,27 +147,13 @@ class Projection:
         unknown = frozenset(each.id for each in accounts) - definitions.keys()
         with self._lock:
             for account_id in unknown:
-                self._drop(account_id)
+                self._index.drop(account_id)
             for state in states:
-                self._keep(state)
+                known = self._index.get(state.definition.account)
+                asked_at_us = us_from_datetime(now) if known is None else known.asked_at_us
+                state.asked_at_us = asked_at_us
+                self._index.keep(state)
         return unknown
-
-    def _keep(self, state: LimitState) -> None:
-        account = state.definition.account
-        known = self._states.get(account.id)
-        state.asked_at_us = self._clock.now_us() if known is None else known.asked_at_us
-        self._states[account.id] = state
-        self._of_customer.setdefault((account.namespace, account.customer_id), set()).add(
-            account.id
-        )
-
-    def _drop(self, account_id: str) -> None:
-        state = self._states.pop(account_id, None)
-        if state is not None:
-            account = state.definition.account
-            self._of_customer.get((account.namespace, account.customer_id), set()).discard(
-                account_id
-            )
 
     def tick(self) -> None:
         """Adds what was loaded since, and reads anew what changed otherwise.
@@ -191,68 +179,57 @@ class Projection:
         """Marks the limits whose definition changed."""
         since, began = self._changes_at - _BACK, self._clock.now()
         with self._lock:
-            namespaces = {state.definition.account.namespace for state in self._states.values()}
-            budgeted = any(state.definition.account.scope for state in self._states.values())
-        changed: set[tuple[str, str, str]] = set()
+            namespaces, has_budgets = self._index.namespaces, self._index.has_budgets
         for namespace in namespaces:
             for each in self._entitlements.changes(namespace, since, _CHANGES_MAX):
-                changed.add((namespace, each.customer_id, each.feature_key))
-                self._compare(namespace, each.customer_id, each.feature_key, each.version)
-        if budgeted:
-            for key in self._rules.changed_budgets(since):
-                self._mark(*key, scoped_only=True)
+                with self._lock:
+                    self._index.mark(
+                        [
+                            state
+                            for state in self._index.of(namespace, each.customer_id)
+                            if state.definition.account.feature_key == each.feature_key
+                            and state.definition.record.version != each.version
+                        ]
+                    )
+        budgets = self._rules.changed_budgets(since) if has_budgets else {}
+        for (namespace, customer, feature), changed_at in budgets.items():
+            with self._lock:
+                self._index.mark(
+                    [
+                        state
+                        for state in self._index.of(namespace, customer)
+                        if state.definition.account.feature_key == feature
+                        and state.definition.account.scope
+                        and state.read_at < changed_at + _SKEW
+                    ]
+                )
         self._changes_at = began
-
-    def _compare(self, namespace: str, customer_id: str, feature_key: str, version: int) -> None:
-        """Marks a limit whose definition is not of a version."""
-        with self._lock:
-            for account_id in self._of_customer.get((namespace, customer_id), ()):
-                state = self._states[account_id]
-                same = state.definition.account.feature_key == feature_key
-                if same and state.definition.record.version != version:
-                    state.needs_read = True
-
-    def _mark(
-        self, namespace: str, customer_id: str, feature_key: str, *, scoped_only: bool = False
-    ) -> None:
-        with self._lock:
-            for account_id in self._of_customer.get((namespace, customer_id), ()):
-                account = self._states[account_id].definition.account
-                if account.feature_key == feature_key and (account.scope or not scoped_only):
-                    self._states[account_id].needs_read = True
 
     def _add(self, tail: Tail) -> None:
         """Adds a stretch of the log to all limits."""
         for namespace, event_type, subject in corrected_subjects(self._clickhouse, tail):
             self._mark_subject(namespace, event_type, subject)
-        for states in self._by_question():
-            definition = states[0].definition
-            assert definition.metering is not None
-            meter = definition.metering.meter
-            if states[0].adds_up:
-                deltas = read_deltas(self._clickhouse, meter, dict(definition.filters), tail)
-                if deltas is None:
-                    self._mark_all(states)
-                    continue
-                self._add_deltas(states, meter, deltas)
+        with self._lock:
+            questions = self._index.questions()
+        for question in questions:
+            deltas = None
+            if question.adds_up:
+                deltas = read_deltas(self._clickhouse, question.meter, dict(question.filters), tail)
+            if deltas is None:
+                self._mark_touched(question, tail)
             else:
-                self._mark_touched(states, meter, tail)
+                self._add_deltas(question, deltas)
         with self._lock:
             self._vector = tail.until
 
-    def _add_deltas(
-        self, states: Iterable[LimitState], meter: Meter, deltas: Collection[Delta]
-    ) -> None:
+    def _add_deltas(self, question: Question, deltas: Collection[Delta]) -> None:
         """Adds what subjects used in a minute to the limits of those whose usage it is."""
-        of_customer: dict[str, list[LimitState]] = {}
-        for state in states:
-            of_customer.setdefault(state.definition.account.customer_id, []).append(state)
-        owners = self._owners(meter.namespace, {each.subject for each in deltas})
+        owners = self._owners(question.meter.namespace, {each.subject for each in deltas})
         for delta in deltas:
             start = datetime_from_us(delta.minute_us)
             end = start + _MINUTE
             for owner in owners[delta.subject]:
-                own = of_customer.get(owner.customer_id)
+                own = question.of_customer.get(owner.customer_id)
                 begins, ends = owner.begins_at, owner.ends_at
                 if not own or (begins and begins >= end) or (ends and ends <= start):
                     continue
@@ -260,42 +237,29 @@ class Projection:
                 is_whole = (not begins or begins <= start) and (not ends or ends >= end)
                 with self._lock:
                     for state in own:
-                        running = state.running
-                        if running is None:
-                            continue
-                        if not is_whole or not running.add(start, end, delta.quantity):
-                            state.needs_read = True
-
-    def _by_question(self) -> list[list[LimitState]]:
-        """Metered limits, those together that count the same usage."""
-        found: dict[tuple[str, str], list[LimitState]] = {}
-        with self._lock:
-            for state in self._states.values():
-                definition = state.definition
-                if definition.metering is not None and not state.needs_read:
-                    key = (definition.metering.meter.id, str(sorted(definition.filters.items())))
-                    found.setdefault(key, []).append(state)
-        return list(found.values())
+                        if not is_whole or not state.add(start, end, delta.quantity):
+                            self._index.mark([state])
 
     def _mark_subject(self, namespace: str, event_type: str, subject: str) -> None:
         for each in self._owners(namespace, {subject})[subject]:
             with self._lock:
-                for account_id in self._of_customer.get((namespace, each.customer_id), ()):
-                    state = self._states[account_id]
-                    metering = state.definition.metering
-                    if metering is not None and metering.meter.event_type == event_type:
-                        state.needs_read = True
+                self._index.mark(
+                    [
+                        state
+                        for state in self._index.of(namespace, each.customer_id)
+                        if state.definition.metering is not None
+                        and state.definition.metering.meter.event_type == event_type
+                    ]
+                )
 
-    def _mark_touched(self, states: list[LimitState], meter: Meter, tail: Tail) -> None:
-        subjects = set(touched_subjects(self._clickhouse, meter, tail))
-        owners = self._owners(meter.namespace, subjects)
+    def _mark_touched(self, question: Question, tail: Tail) -> None:
+        """Marks the limits whose usage can't be added to."""
+        subjects = set(touched_subjects(self._clickhouse, question.meter, tail))
+        owners = self._owners(question.meter.namespace, subjects)
         touched = {each.customer_id for all_of in owners.values() for each in all_of}
-        self._mark_all([each for each in states if each.definition.account.customer_id in touched])
-
-    def _mark_all(self, states: Iterable[LimitState]) -> None:
         with self._lock:
-            for state in states:
-                state.needs_read = True
+            for customer in touched:
+                self._index.mark(question.of_customer.get(customer, ()))
 
     def _owners(self, namespace: str, subjects: set[str]) -> dict[str, tuple[Attribution, ...]]:
         """Whose the usage of subjects is; customers between whom one moved are read anew."""
@@ -320,17 +284,16 @@ class Projection:
 
     def _mark_customer(self, namespace: str, customer_id: str) -> None:
         with self._lock:
-            for account_id in self._of_customer.get((namespace, customer_id), ()):
-                self._states[account_id].needs_read = True
+            self._index.mark(list(self._index.of(namespace, customer_id)))
 
     def _read_again(self, now: datetime) -> None:
         """Reads what can't be added to, of limits that were asked for lately."""
         lately = us_from_datetime(now - _LOOKED_BACK)
         with self._lock:
-            marked = [state for state in self._states.values() if state.needs_read]
+            marked = self._index.marked()
             for state in marked:
                 if state.asked_at_us < lately:
-                    self._drop(state.definition.account.id)
+                    self._index.drop(state.definition.account.id)
             accounts = [state.definition.account for state in marked if state.asked_at_us >= lately]
         if accounts:
             self._read(accounts, now)
@@ -338,42 +301,9 @@ class Projection:
     def _forget_some(self) -> None:
         """Keeps what is in memory bounded: what was not asked for longest goes."""
         with self._lock:
-            over = len(self._states) - _LIMITS_MAX
+            over = len(self._index) - _LIMITS_MAX
             if over > 0:
-                oldest = sorted(self._states.values(), key=lambda state: state.asked_at_us)
-                for state in oldest[: over + _LIMITS_MAX // 10]:
-                    self._drop(state.definition.account.id)
+                for state in self._index.oldest(over + _LIMITS_MAX // 10):
+                    self._index.drop(state.definition.account.id)
             if len(self._subjects) > 2 * _LIMITS_MAX:
                 self._subjects.clear()
-
-
-class Ticking:
-    """The thread that keeps a projection up to date while anybody asks."""
-
-    def __init__(self, projection: Projection, pause: timedelta) -> None:
-        self._projection = projection
-        self._pause = pause
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Starts it."""
-        self._thread = threading.Thread(target=self._run, name="limits", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends it."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._pause.total_seconds()):
-            if not len(self._projection):
-                continue
-            try:
-                self._projection.tick()
-            except TollgateError as away:
-                _log.warning("usage is not known up to now: %s", away.detail)
-            except Exception:  # noqa: BLE001 -- what is known stays; the next one may go well
-                _log.exception("following usage failed")
