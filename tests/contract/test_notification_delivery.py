@@ -248,6 +248,15 @@ def test_nothing_is_sent_to_addresses_that_are_not_public(
     assert "not public" in error or "Invalid IPv4 address" in error
 
 
+@pytest.mark.skipif(not socket.has_ipv6, reason="NOT CHECKED: this machine has no IPv6")
+def test_an_address_of_ipv6_is_reached(office: Office) -> None:
+    with receiving(family=socket.AF_INET6) as receiver:
+        office.rule(office.channel(receiver.url))
+        tell(office)
+        assert deliver(office) == Deliveries(succeeded=1)
+        assert receiver.received[0].headers["host"] == f"[::1]:{receiver.server_address[1]}"
+
+
 def test_a_name_is_resolved_once(
     office: Office, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,8 @@ from tests.support.reservations import StandingClock
 from tollgate.core.errors import Transient
 from tollgate.core.ids import new_ulid
 from tollgate.notify.balance import Balance
-from tollgate.notify.rule import FeatureName
+from tollgate.notify.channel import parse_channel
+from tollgate.notify.rule import FeatureName, parse_rule
 from tollgate.notify.watch import Balances, Watch
 from tollgate.platform.sql import Database
 
@@ -165,6 +166,32 @@ def test_a_failure_leaves_the_mark(office: Office, monkeypatch: pytest.MonkeyPat
         watch(office, balances)
     monkeypatch.setattr(office.reporter, "report_balances", report)
     assert watch(office, balances) == 1
+
+
+def test_a_house_that_fails_holds_up_no_other(office: Office) -> None:
+    account = Account("one", granted=100)
+    balances = MemoryBalances([account])
+    office.rule(office.channel(), levels=[("usage_value", 50)])
+    balances.use(account, at(3, 9), 60)
+
+    class OneAway:
+        def look(self, namespace: str, *rest: Any) -> Any:
+            if namespace != NS:
+                raise Transient(f"the usage of {namespace} is away")
+            return balances.look(namespace, *rest)
+
+    # Before ours, and after it.
+    for namespace in ("aaa", "zzz"):
+        wanted = {"type": "WEBHOOK", "name": "n", "url": "https://example.com"}
+        channel = office.channels.create(namespace, parse_channel(wanted))
+        members = {"type": "entitlements.balance.threshold", "name": "r"}
+        levels = {"thresholds": [{"type": "usage_value", "value": 1}], "channels": [channel.id]}
+        office.rules.create(namespace, parse_rule(members | levels))
+    with pytest.raises(Transient, match="zzz"):
+        watch(office, OneAway())
+    assert len(office.told()) == 1
+    assert office.watches.get(NS)[1] != ""
+    assert office.watches.get("aaa")[1] == ""
 
 
 def test_two_watches_at_once_tell_once(office: Office, database: Database) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -57,12 +58,15 @@ class Receiver(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, script: Script | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, script: Script | None, family: socket.AddressFamily) -> None:
+        self.address_family = family
+        host = "::1" if family is socket.AF_INET6 else "127.0.0.1"
+        super().__init__((host, 0), _Handler)
         self.script: Script = script or (lambda _received: Answer())
         self.received: list[Received] = []
         self.ending = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/hook"
+        place = f"[{host}]" if ":" in host else host
+        self.url = f"http://{place}:{self.server_address[1]}/hook"
 
     def answers(self, *answers: Answer) -> None:
         """One after the other; the last for ever."""
@@ -114,9 +118,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def receiving(script: Script | None = None) -> Iterator[Receiver]:
+def receiving(
+    script: Script | None = None, family: socket.AddressFamily = socket.AF_INET
+) -> Iterator[Receiver]:
     """A receiver that listens."""
-    with Receiver(script) as receiver:
+    with Receiver(script, family) as receiver:
         thread = threading.Thread(target=receiver.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:

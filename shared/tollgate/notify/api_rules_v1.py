@@ -1,7 +1,5 @@
 """v1 of notification rules on HTTP: create, list, read, replace, delete, test."""
 
-import json
-from decimal import Decimal
 from typing import Any
 
 from tollgate.core.errors import Fault, InvalidInput
@@ -24,6 +22,7 @@ from tollgate.notify.wire_v1 import (
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
 from tollgate.platform.database import open_database
+from tollgate.platform.exact import exact_members
 from tollgate.platform.parts import Parts
 
 
@@ -94,10 +93,7 @@ def test_rule(call: Call) -> Reply:
 
 
 def _parse(call: Call) -> RuleInput:
-    # The body was checked to be JSON; here its numbers keep all their digits.
-    members = json.loads(call.raw, parse_float=Decimal)
-    assert isinstance(members, dict)
-    return parse_rule(members)
+    return parse_rule(exact_members(call.raw))
 
 
 def _features(call: Call, wanted: RuleInput) -> tuple[FeatureName, ...]:

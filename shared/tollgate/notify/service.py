@@ -35,6 +35,8 @@ from tollgate.platform.telemetry import counter, gauge
 _log = logging.getLogger(__name__)
 RING = "/_/notify"
 _PAUSE_MS = 60_000
+_PAUSE_MS_MIN = 1000
+"""Where something is due that another process has the turn of, or SQL refuses."""
 _MODULES = (
     "tollgate.notify.api_channels_v1",
     "tollgate.notify.api_rules_v1",
@@ -132,7 +134,7 @@ class NotifyService(ApiService):
         if due is None:
             return _PAUSE_MS
         wait = (due - self._parts.clock.now()) // timedelta(milliseconds=1) + 1
-        return min(max(wait, 1), _PAUSE_MS)
+        return min(max(wait, _PAUSE_MS_MIN), _PAUSE_MS)
 
     def _try(self, step: str, work: Callable[[], None]) -> None:
         try:

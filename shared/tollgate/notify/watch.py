@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Protocol
 
 from tollgate.core.clock import Clock
+from tollgate.core.errors import TollgateError
 from tollgate.notify.balance import Balance
 from tollgate.notify.report import Reporter
 from tollgate.notify.rule import FeatureName, Kind
@@ -77,12 +78,22 @@ class Watch:
         self._clock = clock
 
     def run(self, stop: threading.Event) -> int:
-        """Looks at every namespace that has a threshold rule in force; gives how many events."""
+        """Looks at every namespace that has a threshold rule in force; gives how many events.
+
+        Raises:
+            TollgateError: of the last namespace that failed; the others were looked at.
+        """
         count = 0
+        failure: TollgateError | None = None
         for namespace in self._rules.namespaces(Kind.BALANCE_THRESHOLD):
             if stop.is_set():
                 break
-            count += self._run(namespace, stop)
+            try:
+                count += self._run(namespace, stop)
+            except TollgateError as problem:
+                failure = problem
+        if failure is not None:
+            raise failure
         return count
 
     def _run(self, namespace: str, stop: threading.Event) -> int:

@@ -2,20 +2,19 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field
 
 from tollgate.notify.channel import WEBHOOK, Channel
 from tollgate.notify.payload import members_of_level
 from tollgate.notify.rule import Kind, Rule
 from tollgate.notify.signature import FORM
+from tollgate.platform.exact import ExactNumber
 from tollgate.platform.wire import Wire, WireInstant
 
 ULID = "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$"
 FEATURE = f"^[a-z0-9]+(?:_[a-z0-9]+)*$|{ULID}"
 Id = Annotated[str, Field(pattern=ULID)]
 _Name = Annotated[str, Field(min_length=1, max_length=256)]
-# With all its digits: written by `json_bytes`, never through a double.
-ExactNumber = Annotated[Any, WithJsonSchema({"type": "number"})]
 
 
 def _as_sent(value: object) -> object:
