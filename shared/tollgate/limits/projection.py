@@ -27,9 +27,9 @@ from tollgate.metering.deltas import (
     Delta,
     corrected_subjects,
     end_of_ledger,
+    first_touched,
     read_deltas,
     read_tail,
-    touched_subjects,
 )
 from tollgate.metering.statement import Tail
 from tollgate.platform.clickhouse import ClickHouse
@@ -254,7 +254,7 @@ class Projection:
 
     def _mark_touched(self, question: Question, tail: Tail) -> None:
         """Marks the limits whose usage can't be added to."""
-        subjects = set(touched_subjects(self._clickhouse, question.meter, tail))
+        subjects = set(first_touched(self._clickhouse, question.meter, tail))
         owners = self._owners(question.meter.namespace, subjects)
         touched = {each.customer_id for all_of in owners.values() for each in all_of}
         with self._lock:

@@ -4,10 +4,11 @@ A sum that was read at a vector, and what came between that vector and a later o
 the later one. Corrections can't be added: whose usage they changed is said, to be read anew.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 
+from tollgate.core.clock import datetime_from_us
 from tollgate.events.facts import has_corrections
 from tollgate.events.position import Token
 from tollgate.metering.meter import Meter
@@ -103,8 +104,8 @@ def read_deltas(
     return [Delta(row[1], int(row[0]), Decimal(row[2])) for row in rows]
 
 
-def touched_subjects(clickhouse: ClickHouse, meter: Meter, tail: Tail) -> Iterator[str]:
-    """Subjects of a meter that have events in a stretch of the log.
+def first_touched(clickhouse: ClickHouse, meter: Meter, tail: Tail) -> dict[str, datetime]:
+    """Subjects of a meter that have events in a stretch of the log, with the earliest time.
 
     Raises:
         Transient: ClickHouse is away.
@@ -112,12 +113,12 @@ def touched_subjects(clickhouse: ClickHouse, meter: Meter, tail: Tail) -> Iterat
     statement = Statement(meter, MeterQuery())
     statement.vector, statement.corrected = tail.until, False
     rows = clickhouse.query(
-        f"SELECT DISTINCT subject FROM {DATABASE}.events"
-        f" WHERE {statement.conditions()} AND {tail.sql()} LIMIT {ROWS_MAX}",
+        f"SELECT subject, toUnixTimestamp64Micro(min(time)) FROM {DATABASE}.events"
+        f" WHERE {statement.conditions()} AND {tail.sql()} GROUP BY subject LIMIT {ROWS_MAX}",
         statement.parameters,
         UNCOMPILED,
     )
-    return (str(row[0]) for row in rows)
+    return {row[0]: datetime_from_us(int(row[1])) for row in rows}
 
 
 def corrected_subjects(clickhouse: ClickHouse, tail: Tail) -> set[tuple[str, str, str]]:

@@ -18,10 +18,11 @@ from tollgate.notify.api_events_v1 import open_outbox
 from tollgate.notify.api_rules_v1 import open_rules
 from tollgate.notify.deliver import Deliverer
 from tollgate.notify.doorbell import open_doorbell
+from tollgate.notify.limit_balances import open_limit_balances
 from tollgate.notify.report import open_reporter
 from tollgate.notify.rule_store import WatchStore
 from tollgate.notify.send import Sender
-from tollgate.notify.watch import Watch, open_balances
+from tollgate.notify.watch import Watch
 from tollgate.platform.access import Scope
 from tollgate.platform.api import ApiService, Operation
 from tollgate.platform.application import send_reply
@@ -62,7 +63,7 @@ def open_watch(parts: Parts) -> Watch:
     return Watch(
         parts.get(open_rules),
         WatchStore(parts.get(open_database)),
-        parts.get(open_balances),
+        parts.get(open_limit_balances),
         parts.get(open_reporter),
         parts.clock,
     )

@@ -18,7 +18,6 @@ from tollgate.notify.balance import Balance
 from tollgate.notify.report import Reporter
 from tollgate.notify.rule import FeatureName, Kind
 from tollgate.notify.rule_store import RuleStore, WatchStore
-from tollgate.platform.parts import Parts
 
 _BALANCES_AT_ONCE = 100
 
@@ -118,19 +117,3 @@ def _in_parts(balances: Iterable[Balance]) -> Iterator[list[Balance]]:
     iterator = iter(balances)
     while some := list(islice(iterator, _BALANCES_AT_ONCE)):
         yield some
-
-
-class _Nothing:
-    """There is no entitlement yet, so no balance moves."""
-
-    def look(
-        self, namespace: str, features: frozenset[FeatureName] | None, since: str, at: datetime
-    ) -> Look:
-        del namespace, features, since, at
-        return Look(balances=(), mark="")
-
-
-def open_balances(parts: Parts) -> Balances:
-    """Where the balances of this process come from."""
-    del parts
-    return _Nothing()
