@@ -233,8 +233,9 @@ def test_two_that_know_differently_decide_by_the_later(desk: Desk, database: Dat
     assert desk.counts(TOKENS) == (10, 0)
 
 
-def test_who_is_out_of_date_decides_nothing(desk: Desk, database: Database) -> None:
-    standing = desk.clock
+def test_who_is_out_of_date_decides_nothing(
+    desk: Desk, database: Database, standing: StandingClock
+) -> None:
     other = Desk(database, standing)
     desk.offer(TOKENS, supply(100, 5, version=2))
     desk.reserve({TOKENS: 1})

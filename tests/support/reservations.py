@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from tollgate.core.clock import us_from_datetime
+from tollgate.core.clock import Clock, us_from_datetime
 from tollgate.core.ids import new_ulid
 from tollgate.events.position import Token
 from tollgate.limits.account import Account, Supply, scope_from_mapping
@@ -63,7 +63,7 @@ def supply(remaining: int | str, offset: int = 0, **changes: Any) -> Supply:
 class Desk:
     """One process that decides, by supplies of its own."""
 
-    def __init__(self, database: Database, clock: StandingClock) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self.clock = clock
         self.store = ReservationStore(database, clock)
         self.supplies: dict[str, Supply] = {}
