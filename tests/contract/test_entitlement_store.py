@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.control_plane import NS, SteppingClock, meter_input
+from tests.support.control_plane import NS, SteppingClock, meter_input, renamed
 from tollgate.core.errors import Conflict, InvalidInput, NotFound, TollgateError
 from tollgate.customers.customer import Customer, parse_customer
 from tollgate.customers.customer_store import CustomerStore
@@ -302,6 +302,25 @@ def test_lists_are_cut_and_chosen(shop: Shop) -> None:
     assert listed(customers=("acme",)) == listed(customers=(shop.customer.id.lower(),)) == [0, 1]
     assert listed(features=("sso",), customers=("other", "acme")) == [1, 2]
     assert listed(customers=()) == []
+
+
+def test_a_dimension_stays_while_it_is_counted_by(shop: Shop, meters: MeterStore) -> None:
+    """Also by an archived feature, as long as somebody has a right to it."""
+    meters.create(NS, meter_input("by_model", groupBy={"model": "$.model"}))
+    members = {
+        "key": "gpt",
+        "name": "g",
+        "meterSlug": "by_model",
+        "meterGroupByFilters": {"model": "x"},
+    }
+    shop.features.create(NS, parse_feature(members))
+    period = RecurrenceInput(interval=MONTH)
+    shop.create(EntitlementInput(kind=EntitlementKind.METERED, feature="gpt", usage_period=period))
+    shop.features.archive(NS, "gpt")
+    with pytest.raises(Conflict, match="gpt"):
+        meters.update(NS, "by_model", lambda _: renamed("m"))
+    shop.entitlements.delete(NS, "acme", "gpt")
+    assert meters.update(NS, "by_model", lambda _: renamed("m")).group_by == {}
 
 
 def race(*claims: Callable[[], object]) -> list[str]:

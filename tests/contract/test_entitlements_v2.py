@@ -26,7 +26,7 @@ def test_a_metered_one_from_creation_to_its_value(desk: Desk) -> None:
             {
                 "amount": 5,
                 "effectiveAt": BEGIN,
-                "annotations": {"why": "trial"},
+                "annotations": {"why": "trial", "share": 0.5, "of": [1]},
                 "recurrence": {"interval": "P50Y"},
             }
         ],
@@ -55,7 +55,8 @@ def test_a_metered_one_from_creation_to_its_value(desk: Desk) -> None:
     assert (given["minRolloverAmount"], given["maxRolloverAmount"]) == (0, 5)
     assert given["recurrence"] == {"interval": "P50Y", "anchor": BEGIN, "intervalISO": "P50Y"}
     assert given["nextRecurrence"] == "2070-01-01T00:00:00Z"
-    assert (given["priority"], given["annotations"]) == (1, {"why": "trial"})
+    assert given["annotations"] == {"why": "trial", "share": Decimal("0.5"), "of": [1]}
+    assert given["priority"] == 1
     desk.use(("2026-03-10T12:00:00Z", "5.1"), ("2026-03-10T12:00:01Z", "0.000000000000000001"))
     value = desk.value()
     assert value == {
@@ -152,6 +153,27 @@ def test_who_has_no_right_has_no_access(desk: Desk) -> None:
     desk.grant(1, 409, made["id"])
     answer = desk.http.get(f"/api/v2/customers/nobody/entitlements/{desk.feature}/value")
     assert answer.status_code == 404
+
+
+def test_what_was_given_outlives_its_feature(desk: Desk) -> None:
+    """An archived feature can be given to nobody more; a new one of its key takes an override."""
+    made = desk.create(issue={"amount": 3})
+    desk.use(("2026-03-10T12:00:00Z", "1"))
+    assert desk.http.delete(f"/api/v1/features/{desk.feature}").status_code == 204
+    assert desk.value()["balance"] == 2
+    desk.create(400)
+    meter = desk.http.get(f"/api/v1/features/{made['featureId']}").json()["meterSlug"]
+    assert desk.http.delete(f"/api/v1/meters/{meter}").status_code == 204
+    assert desk.value()["balance"] == 2
+    body = {"key": desk.feature, "name": "new"}
+    new = desk.http.post("/api/v1/features", json=body).json()
+    static = {"type": "static", "featureKey": desk.feature, "config": "{}"}
+    desk.on("POST", "", 409, json=static)
+    over = desk.on("PUT", f"/{desk.feature}/override", 201, json=static)
+    assert (over["featureId"], made["featureId"]) == (new["id"], made["featureId"])
+    assert desk.http.delete(f"/api/v1/customers/{desk.key}").status_code == 409
+    desk.on("DELETE", f"/{desk.feature}", 204)
+    assert desk.http.delete(f"/api/v1/customers/{desk.key}").status_code == 204
 
 
 def test_a_reset_begins_anew(desk: Desk) -> None:
@@ -269,13 +291,22 @@ def test_lists_of_all(desk: Desk) -> None:
         ({"issue": {"amount": -1}}, "issue.amount"),
         ({"issue": {"amount": 1}, "issueAfterReset": 2}, "issue"),
         ({"issue": {"amount": "1"}}, "issue.amount"),
+        ({"issue": {"amount": 1e30}}, "issueAfterReset"),
         ({"grants": [{"amount": 1}]}, "grants.0.effectiveAt"),
         ({"grants": [{"amount": 0, "effectiveAt": BEGIN}]}, "grants.0.amount"),
         ({"grants": [{"amount": 1e30, "effectiveAt": BEGIN}]}, "grants.0.amount"),
+        (
+            {"grants": [{"amount": 1, "effectiveAt": BEGIN, "recurrence": {"interval": "PT1S"}}]},
+            "grants.0.recurrence.interval",
+        ),
         ({"featureKey": "no_such"}, "featureKey"),
         ({"featureKey": None}, "featureKey"),
         ({"measureUsageFrom": "YESTERDAY"}, "measureUsageFrom"),
         ({"measureUsageFrom": "2299-01-01T00:00:00Z"}, "measureUsageFrom"),
+        (
+            {"measureUsageFrom": "1900-01-01T00:00:00Z", "usagePeriod": {"interval": "PT1H"}},
+            "measureUsageFrom",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(desk: Desk, change: dict[str, Any], field: str) -> None:

@@ -244,6 +244,23 @@ def test_a_level_in_history_is_what_it_is_at_the_end(books: Books) -> None:
     assert [int(it.overage) for it in found.segments] == [0, 20]
 
 
+@pytest.mark.parametrize(
+    ("kind", "aggregation", "used"),
+    [(FLOW, Aggregation.SUM, 4), (DISTINCT, Aggregation.UNIQUE_COUNT, 1)],
+)
+def test_more_changes_than_one_plan_takes(
+    books: Books, kind: UsageKind, aggregation: Aggregation, used: int
+) -> None:
+    """An hourly period for 25,000 hours; what is left of the grant goes from one to the next."""
+    known = books.known(
+        facts(named_grant("g", 10, rolls=(0, 10)), kind=kind, usage_period=every(1)), aggregation
+    )
+    books.use((hour(1), "4"), (hour(12_000), "4"), (hour(24_999), "4"))
+    balance = books.balance(known, hour(25_000) - US)
+    assert (balance.usage, balance.remaining) == decimals(used, 10 - 3 * used if used < 4 else 0)
+    assert balance.overage == (0 if used < 4 else 2)
+
+
 few = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -1,7 +1,7 @@
 """A period cut at any instants says in one statement what each stretch says when asked alone."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -24,6 +24,7 @@ from tests.property.test_rollup_property import (
 )
 from tests.support.loading import NewStage
 from tests.support.rollups import House
+from tollgate.customers.attribution import Attribution
 from tollgate.metering.meter import Aggregation, Meter
 from tollgate.metering.query import run_query
 from tollgate.metering.question import MeterQuery, Stretches
@@ -44,6 +45,24 @@ instants = st.lists(
     max_size=9,
     unique=True,
 ).map(sorted)
+# A subject's; a customer's who got it within a minute of the first day, and lost it on the third.
+WHOSE: list[dict[str, object]] = [
+    {"subjects": ("a",)},
+    {
+        "customers": ("acme",),
+        "attributions": (
+            Attribution(
+                customer_id="acme",
+                subject_key="a",
+                begins_at=START + timedelta(minutes=89, seconds=30),
+                ends_at=START + timedelta(minutes=2970),
+            ),
+            Attribution(
+                customer_id="acme", subject_key="b", begins_at=START + timedelta(minutes=1)
+            ),
+        ),
+    },
+]
 
 
 def cut(
@@ -54,9 +73,11 @@ def cut(
     return MeterQuery(**given_ | more)  # type: ignore[arg-type]
 
 
-def alone(house: House, of: Meter, start: datetime, end: datetime) -> Decimal:
+def alone(
+    house: House, of: Meter, start: datetime, end: datetime, whose: Mapping[str, object]
+) -> Decimal:
     """What the meter says of a stretch; nothing there is 0."""
-    asked = MeterQuery(start=start, end=end, subjects=("a",))
+    asked = MeterQuery(start=start, end=end, **whose)  # type: ignore[arg-type]
     rows = run_query(house.clickhouse, of, asked, BOUNDS)
     nothing = of.aggregation in (Aggregation.COUNT, Aggregation.UNIQUE_COUNT)
     return rows[0].value if rows else Decimal(0) if nothing else Decimal(-999)
@@ -69,6 +90,7 @@ def alone(house: House, of: Meter, start: datetime, end: datetime) -> Decimal:
     steps=steps,
     bounds=instants,
     of=st.lists(st.sampled_from(Aggregation), min_size=2, max_size=2, unique=True),
+    whose=st.sampled_from(WHOSE),
 )
 def test_stretches_say_what_each_says_alone(
     stages: NewStage,
@@ -76,6 +98,7 @@ def test_stretches_say_what_each_says_alone(
     steps: list[object],
     bounds: list[datetime],
     of: list[Aggregation],
+    whose: dict[str, object],
 ) -> None:
     with stages() as stage:
         house = House(stage.clickhouse, database)
@@ -88,24 +111,24 @@ def test_stretches_say_what_each_says_alone(
             elif isinstance(step, int):
                 house.roll_up(events_max=step).build(NEVER)
         for each in house.meters:
-            asked = cut(bounds, subjects=("a",))
+            asked = cut(bounds, (), **whose)
             found, expected = answers(house, each, asked)
             assert found.rows == expected.rows, each.aggregation
             by_start = {row.start: row for row in found.rows}
             for start, end in pairwise(bounds):
-                row, value = by_start.get(start), alone(house, each, start, end)
+                row, value = by_start.get(start), alone(house, each, start, end, whose)
                 assert row is None or row.end == end
                 assert (row.value if row else value) == value
                 assert row is not None or value in (0, -999)
             if each.aggregation is Aggregation.UNIQUE_COUNT:
                 restarts = bounds[:-1:2]
-                found, expected = answers(house, each, cut(bounds, restarts, subjects=("a",)))
+                found, expected = answers(house, each, cut(bounds, restarts, **whose))
                 assert found.rows == expected.rows
                 new = {row.start: row.value for row in found.rows}
                 for end in bounds[1:]:
                     since = max(restart for restart in restarts if restart < end)
                     seen = [new.get(it, Decimal(0)) for it in bounds if since <= it < end]
-                    assert sum(seen) == alone(house, each, since, end)
+                    assert sum(seen) == alone(house, each, since, end, whose)
 
 
 def test_a_cut_between_two_microseconds(stages: NewStage, database: Database) -> None:

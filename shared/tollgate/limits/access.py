@@ -12,7 +12,7 @@ from tollgate.limits.facts_store import Known
 from tollgate.limits.feature_store import FeatureListing, FeatureStore
 from tollgate.limits.limit import Limit
 
-FEATURES_MAX = 1000
+FEATURES_MAX = 300
 """Features of a namespace that are all answered for where none is named."""
 
 

@@ -38,8 +38,9 @@ from tollgate.platform.api import Call, Operation, Reply
 from tollgate.platform.exact import exact_reply
 
 _SUBJECT, _NAME, _ID = "subjectIdOrKey", "entitlementIdOrFeatureKey", "entitlementId"
-_LISTED_MAX = 100_000
+_LISTED_MAX = 10_000
 """Of the lists that have no pages."""
+_NO_PAGES = f"The first {_LISTED_MAX}; v2 has pages."
 
 
 def _subject(call: Call) -> str:
@@ -179,6 +180,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=list_entitlements,
         query=SubjectEntitlementsParameters,
         response=list[SubjectEntitlementBody],
+        description=_NO_PAGES,
     ),
     _operation(
         "GET",
@@ -216,6 +218,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=list_grants,
         query=SubjectGrantsParameters,
         response=list[GrantBody],
+        description=_NO_PAGES,
     ),
     _operation(
         "POST",

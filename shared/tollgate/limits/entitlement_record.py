@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from enum import StrEnum
 
@@ -22,7 +22,10 @@ from tollgate.limits.period import Period
 from tollgate.limits.recurrence import Recurrence
 from tollgate.limits.reset import Reset
 
+PERIODS_MAX = 100_000
+"""Usage periods that may have passed before an entitlement begins."""
 _ZERO = Decimal(0)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class EntitlementKind(StrEnum):
@@ -47,11 +50,18 @@ class RecurrenceInput:
     anchor: datetime | None = None
     zone: tzinfo | None = None
 
-    def recurrence(self, anchor: datetime, zone: tzinfo = UTC) -> Recurrence:
-        """The recurrence, with what it leaves open."""
-        return Recurrence(
-            interval=self.interval, anchor=self.anchor or anchor, zone=self.zone or zone
-        )
+    def under(self, name: str, anchor: datetime, zone: tzinfo = UTC) -> Recurrence:
+        """The recurrence, with what it leaves open; it was sent under a name.
+
+        Raises:
+            InvalidInput: shorter than an hour, or an anchor outside the years of event time.
+        """
+        anchor, zone = self.anchor or anchor, self.zone or zone
+        try:
+            return Recurrence(interval=self.interval, anchor=anchor, zone=zone)
+        except InvalidInput as invalid:
+            faults = (replace(each, field=f"{name}.{each.field}") for each in invalid.faults)
+            raise InvalidInput(tuple(faults)) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +86,7 @@ class GrantInput:
         """
         recurrence = None
         if self.recurrence is not None:
-            recurrence = self.recurrence.recurrence(self.effective_at, zone)
+            recurrence = self.recurrence.under("recurrence", self.effective_at, zone)
         return Grant(
             id=grant_id,
             amount=self.amount,
@@ -162,6 +172,9 @@ class EntitlementInput:
                 if measured > begin:
                     message = "must not be after the entitlement begins"
                     raise _refused("measureUsageFrom", "out_of_bounds", message)
+                if (begin - measured) // _MICROSECOND > PERIODS_MAX * period.interval.mean_us:
+                    message = f"must not be over {PERIODS_MAX} usage periods ago"
+                    raise _refused("measureUsageFrom", "out_of_bounds", message)
                 return MeteredEntitlement(
                     id=entitlement_id,
                     customer_id=customer_id,
@@ -181,11 +194,7 @@ class EntitlementInput:
         """The usage period of what begins then; None: it has none."""
         if self.usage_period is None:
             return None
-        try:
-            return self.usage_period.recurrence(begin)
-        except InvalidInput as invalid:
-            faults = (replace(each, field=f"usagePeriod.{each.field}") for each in invalid.faults)
-            raise InvalidInput(tuple(faults)) from None
+        return self.usage_period.under("usagePeriod", begin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

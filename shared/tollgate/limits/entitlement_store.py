@@ -294,7 +294,11 @@ def _insert_grants(
 ) -> None:
     zone = made.usage_period.zone
     rows = []
-    default = made.default_grant(new_ulid())
+    try:
+        default = made.default_grant(new_ulid())
+    except InvalidInput as invalid:
+        faults = (replace(it, field="issueAfterReset") for it in invalid.faults[:1])
+        raise InvalidInput(tuple(faults)) from None
     if default is not None:
         rows.append(_row(default, namespace, made, {}))
     period, _ = usage_period_at(made, (), made.active_from)

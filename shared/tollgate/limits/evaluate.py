@@ -4,20 +4,25 @@ Facts come from SQL, usage from the usage store; everything is exact to the micr
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 
-from tollgate.core.errors import Fault, InvalidInput
-from tollgate.limits.burn_down import BurnDown, run
+from tollgate.core.errors import Fault, InvalidInput, TooLarge
+from tollgate.limits.balance import Balance
+from tollgate.limits.burn_down import BurnDown, Segment, run
 from tollgate.limits.facts_store import Known, Metering
 from tollgate.limits.history import History, Window, merged
 from tollgate.limits.limit import Limit, decide
-from tollgate.limits.plan import plan
+from tollgate.limits.plan import BOUNDARY_COUNT_MAX, Facts, Plan, plan
+from tollgate.limits.snapshot import Snapshot
 from tollgate.limits.usage_reader import Need, UsageReader
 from tollgate.metering.window import Windows
 
 WINDOWS_MAX = 10_000
 """Windows of one history."""
+PIECES_MAX = 16
+"""Of a burn-down, each of thousands of changes: more than 18 years of hourly periods."""
 
 
 def limits_at(reader: UsageReader, known: Sequence[Known], at: datetime) -> list[Limit]:
@@ -30,24 +35,57 @@ def limits_at(reader: UsageReader, known: Sequence[Known], at: datetime) -> list
         Transient: the usage store is away.
     """
     needs: dict[str, Need] = {}
+    balances: dict[str, Balance] = {}
     for each in known:
-        if each.metering is not None and each.record.definition.is_active(at):
-            needs[each.record.id] = Need(metering=each.metering, plan=plan(each.metering.facts, at))
+        if each.metering is None or not each.record.definition.is_active(at):
+            continue
+        try:
+            planned = plan(each.metering.facts, at)
+        except TooLarge:
+            balances[each.record.id] = burn_down(reader, each.metering, at).balance
+        else:
+            needs[each.record.id] = Need(metering=each.metering, plan=planned)
     usages = reader.usages(list(needs.values()))
-    balances = {
-        entitlement_id: run(need.plan, usage).balance
-        for (entitlement_id, need), usage in zip(needs.items(), usages, strict=True)
-    }
+    for (entitlement_id, need), usage in zip(needs.items(), usages, strict=True):
+        balances[entitlement_id] = run(need.plan, usage).balance
     return [decide(it.record.definition, at, balances.get(it.record.id)) for it in known]
 
 
 def burn_down(
     reader: UsageReader, metering: Metering, until: datetime, cuts: Sequence[datetime] = ()
 ) -> BurnDown:
-    """How usage burned the grants of an entitlement up to an instant, cut at further ones."""
-    planned = plan(metering.facts, until, cuts=cuts)
-    (usages,) = reader.usages([Need(metering=metering, plan=planned)])
-    return run(planned, usages)
+    """How usage burned the grants of an entitlement up to an instant, cut at further ones.
+
+    What has more changes than one plan takes is folded piece by piece, each from where the one
+    before it ended: that gives the same.
+
+    Raises:
+        TooLarge: it would take more than `PIECES_MAX` pieces.
+    """
+    facts = metering.facts
+    segments: list[Segment] = []
+    snapshot: Snapshot | None = None
+    for _ in range(PIECES_MAX):
+        planned = _next_plan(facts, until, snapshot, cuts)
+        (usages,) = reader.usages([Need(metering=metering, plan=planned)])
+        found = run(planned, usages)
+        segments += found.segments
+        if planned.until == until:
+            return replace(found, segments=tuple(segments))
+        snapshot = found.snapshot
+    raise TooLarge(f"a balance changed over {PIECES_MAX * BOUNDARY_COUNT_MAX // 2} times")
+
+
+def _next_plan(
+    facts: Facts, until: datetime, snapshot: Snapshot | None, cuts: Sequence[datetime]
+) -> Plan:
+    """The plan up to an instant, or to an earlier one if that has too many changes."""
+    start = facts.measure_usage_from if snapshot is None else snapshot.at
+    while True:
+        try:
+            return plan(facts, until, snapshot=snapshot, cuts=cuts)
+        except TooLarge:
+            until = start + (until - start) / 2
 
 
 def history(reader: UsageReader, metering: Metering, windows: Windows) -> History:

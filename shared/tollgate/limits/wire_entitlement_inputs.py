@@ -19,7 +19,7 @@ from tollgate.limits.entitlement_tables import zone_named
 from tollgate.limits.grant import Expiration, ExpirationUnit
 from tollgate.limits.interval import Interval
 from tollgate.limits.reset import Reset
-from tollgate.platform.exact import ExactNumber, exact_members, read_exact
+from tollgate.platform.exact import ExactNumber, exact_members, plain_json, read_exact
 from tollgate.platform.wire import Wire, WireInstant
 
 GRANTS_MAX = 100
@@ -121,7 +121,7 @@ class GrantInputV2Body(_GrantInputBody):
     def asked(self) -> GrantInput:
         """The same for the domain."""
         most = self.amount if self.max_rollover is None else self.max_rollover
-        return _grant(self, self.expiration, most, self.annotations or {})
+        return _grant(self, self.expiration, most, plain_json(self.annotations or {}))
 
 
 class IssueBody(Wire):

@@ -22,7 +22,8 @@ from tollgate.platform.exact import ExactNumber
 from tollgate.platform.wire import Wire, WireInstant
 
 PAGE_SIZE = 100
-Names = Annotated[list[str] | None, Field(max_length=1000)]
+_Name = Annotated[str, Field(max_length=256)]
+Names = Annotated[list[_Name] | None, Field(max_length=100)]
 
 
 class IssuedBody(Wire):

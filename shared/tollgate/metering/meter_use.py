@@ -14,11 +14,18 @@ from tollgate.platform.sql import Json, Text
 _SHOWN_MAX = 5
 _features = sa.table(
     "features",
+    sa.column("id", Text),
     sa.column("namespace", Text),
     sa.column("key", Text),
     sa.column("meter_id", Text),
     sa.column("dimensions", Json),
     sa.column("archived_at"),
+)
+_entitlements = sa.table(
+    "entitlements",
+    sa.column("namespace", Text),
+    sa.column("feature_id", Text),
+    sa.column("deleted_at"),
 )
 
 
@@ -32,7 +39,7 @@ def refuse_if_used(connection: sa.Connection, meter: Meter) -> None:
     Raises:
         Conflict: it is in use; says by which features.
     """
-    used = _dimensions_by_key(connection, meter)
+    used = _dimensions_by_key(connection, meter, _features.c.archived_at.is_(None))
     if used:
         shown = ", ".join([*used][:_SHOWN_MAX]) + (", …" if len(used) > _SHOWN_MAX else "")
         raise Conflict(
@@ -45,6 +52,8 @@ def refuse_if_dimensions_are_used(
 ) -> None:
     """Keeps dimensions that a feature filters by or is priced by.
 
+    An archived one counts too, as long as entitlements to it are not deleted.
+
     Args:
         connection: as in `refuse_if_used`.
         meter: as it is.
@@ -56,12 +65,19 @@ def refuse_if_dimensions_are_used(
     gone = meter.group_by.keys() - set(kept)
     if not gone:
         return
-    for key, dimensions in _dimensions_by_key(connection, meter).items():
+    features, rights = _features.c, _entitlements.c
+    entitled = sa.exists().where(
+        rights.namespace == features.namespace,
+        rights.feature_id == features.id,
+        rights.deleted_at.is_(None),
+    )
+    counted = features.archived_at.is_(None) | entitled
+    for key, dimensions in _dimensions_by_key(connection, meter, counted).items():
         for name in dimensions:
             if name in gone:
                 raise Conflict(
                     f"the dimension {name} of the meter {meter.slug} is in use by the feature "
-                    f"{key}; keep it, or archive the feature first"
+                    f"{key}; keep it, or archive the feature and delete its entitlements first"
                 )
 
 
@@ -79,11 +95,16 @@ def needed_dimensions(connection: sa.Connection, namespace: str) -> dict[str, di
     return found
 
 
-def _dimensions_by_key(connection: sa.Connection, meter: Meter) -> dict[str, list[str]]:
+def _dimensions_by_key(
+    connection: sa.Connection, meter: Meter, counted: sa.ColumnElement[bool]
+) -> dict[str, list[str]]:
     c = _features.c
     query = (
         sa.select(c.key, c.dimensions)
-        .where(c.namespace == meter.namespace, c.meter_id == meter.id, c.archived_at.is_(None))
+        .where(c.namespace == meter.namespace, c.meter_id == meter.id, counted)
         .order_by(c.key)
     )
-    return {row.key: row.dimensions for row in connection.execute(query)}
+    found: dict[str, list[str]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.key, []).extend(row.dimensions)
+    return found
