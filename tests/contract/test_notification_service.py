@@ -48,7 +48,7 @@ def test_a_watch_that_is_rung_is_heard_by_the_receiver(
     account = Account("one", granted=100)
     balances = MemoryBalances([account])
     balances.use(account, MARCH, 80)
-    monkeypatch.setattr(service, "open_balances", lambda _parts: balances)
+    monkeypatch.setattr(service, "open_limit_balances", lambda _parts: balances)
     office = Office(parts.get(open_database), clock)
     office.rule(office.channel(receiver.url), levels=[("usage_percentage", 80)])
 
