@@ -12,6 +12,7 @@ load-keys   the same beside a broker: loaders ended, then a backlog  the bare Cl
 queries     bytes an event, and queries of 90 days; when asked for  JSON in OpenMeter's order
 query-under-load  a query while a backlog is loaded; when asked for  the loader idle
 rollup      10 M events of one hour; only when asked for            the same values once read
+limits      checks, reservations, freshness; only when asked for    the balance computed each call
 replay      events loaded again from the archive, a second          the loader, from the log
 baselines   the baselines alone; only when asked for                the load generator's limit
 
@@ -42,6 +43,7 @@ from tests.bench.rounds import Bench
 from tests.bench.scenario_baselines import measure_baselines
 from tests.bench.scenario_ingest import measure_ingest
 from tests.bench.scenario_keys import measure_keys
+from tests.bench.scenario_limits import measure_limits
 from tests.bench.scenario_load import measure_load
 from tests.bench.scenario_load_keys import measure_load_with_keys
 from tests.bench.scenario_queries import measure_queries, measure_rollup
@@ -62,6 +64,7 @@ _SCENARIOS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "queries": measure_queries,
     "query-under-load": measure_query_under_load,
     "rollup": measure_rollup,
+    "limits": measure_limits,
     "replay": measure_replay,
     "baselines": measure_baselines,
 }
@@ -133,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
         default=10_000_000,
         help="events of one hour for `rollup` (10 million)",
     )
+    parser.add_argument(
+        "--limit-events",
+        type=_positive,
+        default=10_000_000,
+        help="events stored for `limits` (10 million)",
+    )
     return parser
 
 
@@ -173,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             keys=options.keys,
             events=options.events,
             hour_events=options.hour_events,
+            limit_events=options.limit_events,
             distributed=options.distributed,
         )
         machine = describe_machine(bench.folder)

@@ -26,6 +26,7 @@ class Bench:
         keys: Keys stored for `keys`.
         events: Events stored for `queries` and `query-under-load`.
         hour_events: Events of one hour for `rollup`.
+        limit_events: Events stored for `limits`.
         distributed: Whether the product runs as separate processes on a real broker.
     """
 
@@ -40,6 +41,7 @@ class Bench:
     keys: int = 50_000_000
     events: int = 5_000_000
     hour_events: int = 10_000_000
+    limit_events: int = 10_000_000
     distributed: bool = False
 
 

@@ -140,6 +140,7 @@ _AREAS = {
         "/api/v1/subjects",
         "/api/v1/customers",
         "/api/v1/features",
+        "/api/v1/notification",
         "/api/v1/events",
         "/api/v2/events",
         "/api/v1/debug",
@@ -154,7 +155,7 @@ _AREAS = {
 }
 # Later parts of the contract keep paths under subjects and customers too.
 _NOT_THESE = re.compile(
-    "/(cost|entitlements|entitlement-access|access|apps|stripe|subscriptions|billing|charges|credits)"
+    "/(entitlements|entitlement-access|access|apps|stripe|subscriptions|billing|charges|credits)"
 )
 
 

@@ -106,7 +106,7 @@ class Function(ThreadingHTTPServer):
 def functions() -> Iterator[dict[str, Function]]:
     """One process of each function, two of the loader."""
     names = ["ingest", "load-1", "load-2", "archive", "rollup"]
-    names += ["customers", "entitlements", "usage", "console"]
+    names += ["customers", "entitlements", "limits", "notify", "usage", "console"]
     made = {
         name: Function(name, port) for name, port in zip(names, free_ports(len(names)), strict=True)
     }

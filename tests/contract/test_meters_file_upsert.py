@@ -7,15 +7,19 @@ import pytest
 
 from tests.support.control_plane import (
     NS,
+    SteppingClock,
     meter_input,
     renamed,
 )
 from tollgate.core.errors import (
     InvalidInput,
 )
+from tollgate.limits.feature import parse_feature
+from tollgate.limits.feature_store import FeatureStore
 from tollgate.metering.meter import ManagedBy, MeterInput
 from tollgate.metering.meters_file import FileMeter, read_meters, upsert
 from tollgate.metering.store import MeterStore
+from tollgate.platform.sql import Database
 
 
 def file_meters(path: Path, content: str) -> tuple[FileMeter, ...]:
@@ -70,6 +74,33 @@ def test_a_meter_made_by_the_api_is_taken_over(meters: MeterStore, tmp_path: Pat
     result = upsert(meters, NS, file_meters(tmp_path / "m.yaml", FILE))
     assert (result.created, result.updated) == (("tokens",), ("requests",))
     assert meters.get(NS, created.id).managed_by is ManagedBy.FILE
+
+
+def test_a_dimension_that_a_feature_needs_is_not_taken_away(
+    meters: MeterStore, database: Database, clock: SteppingClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "meters.yaml"
+    upsert(meters, NS, file_meters(path, FILE))
+    before = meters.live(NS)
+    features = FeatureStore(database, clock)
+    wanted = {"name": "n", "meterSlug": "requests", "meterGroupByFilters": {"route": "/"}}
+    for key in ("first", "second"):
+        features.create(NS, parse_feature(wanted | {"key": key}))
+    bare = (
+        "meters:\n"
+        "  - {slug: new, eventType: x, aggregation: COUNT}\n"
+        "  - {slug: requests, eventType: request, aggregation: COUNT}\n"
+    )
+    with pytest.raises(InvalidInput) as caught:
+        upsert(meters, NS, file_meters(path, bare))
+    (fault,) = caught.value.faults
+    assert (fault.field, fault.code) == (f"{path}:3", "in_use")
+    assert "groupBy.route" in fault.message
+    assert "the feature first needs it" in fault.message
+    assert meters.live(NS) == before
+    features.archive(NS, "first")
+    features.archive(NS, "second")
+    assert upsert(meters, NS, file_meters(path, bare)).updated == ("requests",)
 
 
 def test_a_change_of_what_is_fixed_is_told_and_nothing_is_written(

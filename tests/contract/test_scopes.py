@@ -44,10 +44,14 @@ def test_a_key_does_only_what_its_scope_says(world: World, operation_id: str) ->
 
 def test_writes_need_more_than_read() -> None:
     """The scopes themselves, by hand: the test above takes each operation's word for it."""
-    queries = {"queryMeterPost", "query-meter", "query-entitlement-access"}
+    queries = {"queryMeterPost", "query-meter", "query-feature-cost", "checkLimits"}
+    queries |= {"query-entitlement-access"}
+    # Who sends usage may ask for room for it.
+    ingests = {"ingestEvents", "ingest-metering-events"}
+    ingests |= {"createReservation", "settleReservation", "releaseReservation"}
     admin_reads, for_operators = {"listAccessKeys"}, {"createBackup"}
     for name, operation in OPERATIONS.items():
-        if name in ("ingestEvents", "ingest-metering-events"):
+        if name in ingests:
             assert operation.scope is Scope.INGEST
         elif name in for_operators:
             assert operation.scope is Scope.OPERATOR

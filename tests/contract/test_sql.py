@@ -24,22 +24,32 @@ from tollgate.events.correction_operation_store import OperationStore
 from tollgate.events.recount_store import RecountStore
 from tollgate.events.seal_store import SealStore
 from tollgate.events.store import DeadLetterStore
+from tollgate.limits.entitlement_store import EntitlementStore
 from tollgate.limits.feature_store import FeatureStore
+from tollgate.limits.limit_rule_store import LimitRuleStore
+from tollgate.limits.reservation_store import ReservationStore
 from tollgate.metering.meter import Meter, MeterChanges
 from tollgate.metering.progress import query_progress
 from tollgate.metering.rollup_store import RollupStore
 from tollgate.metering.store import MeterListing, MeterStore
+from tollgate.notify.outbox_store import OutboxStore
+from tollgate.notify.rule_store import RuleStore
 from tollgate.platform.sql import Database, metadata, migrate, put_row
 
 # Whoever imports them all knows all tables.
 STORES = (
     CustomerStore,
     DeadLetterStore,
+    EntitlementStore,
     FeatureStore,
+    LimitRuleStore,
     MeterStore,
     OperationStore,
+    OutboxStore,
     RecountStore,
+    ReservationStore,
     RollupStore,
+    RuleStore,
     SealStore,
 )
 

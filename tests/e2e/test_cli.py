@@ -53,6 +53,21 @@ def test_demo_twice_counts_once(new_server: NewServer) -> None:
     assert ledger["accepted"] - ledger["stored"] == ledger["duplicate"] > 50_000
 
 
+@pytest.mark.both_worlds
+def test_a_gateway_is_blocked_at_its_quota_and_goes_on_after_the_reset(
+    new_server: NewServer,
+) -> None:
+    server = new_server().start()
+    found = tollgate(server, "demo", "--gateway")
+    assert found.returncode == 0, found.stdout + found.stderr
+    before, after = found.stdout.split("After the reset")
+    assert before.count("blocked") == 1
+    assert before.count("answered") >= 6
+    assert after.count("answered") == 3
+    held = server.http.get("/api/v1/limits/reservations", params={"limit": 1000}).json()["items"]
+    assert {each["state"] for each in held} == {"settled"}
+
+
 def test_demo_is_a_function_of_the_hour() -> None:
     now = datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
     hours = list(hours_until(now))

@@ -35,6 +35,13 @@ CHECKS = [
 ]
 KEY = "tg_fuzz_0123456789abcdef0123456789abcdef"
 BEARER = {"authorization": f"Bearer {KEY}"}
+FEATURE = {
+    "key": "priced",
+    "name": "Priced",
+    "meterSlug": "tokens_total",
+    "advancedMeterGroupByFilters": {"model": {"$ne": "b"}},
+    "unitCost": {"type": "manual", "amount": "0.005"},
+}
 EVENTS = [
     {"id": str(number), "source": "fuzz", "type": "prompt", "subject": "acme"}
     | {"time": f"2026-03-10T12:00:{number:02}Z", "data": {"tokens": number, "model": "a"}}
@@ -60,6 +67,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.http.headers.update(BEARER)
         server.http.post("/api/v1/events", json=EVENTS).raise_for_status()
         server.http.post("/api/v1/subjects", json=[{"key": "acme"}]).raise_for_status()
+        server.http.post("/api/v1/features", json=FEATURE).raise_for_status()
         yield server
         assert server.http.get("/readyz").status_code == 200
         assert "Traceback" not in server.log.read_text()
@@ -73,6 +81,8 @@ def name_what_exists(case: Case[Any], server: Server) -> None:
         known["meterIdOrSlug"] = "active_users"  # whose groupBy others do not ask for
     if "meterId" in names:
         known["meterId"] = server.http.get("/api/v1/meters/prompts_total").json()["id"]
+    if "featureId" in names:
+        known["featureId"] = server.http.get("/api/v1/features/priced").json()["id"]
     for name, value in names.items():
         if name in known and len(str(value)) % 4:
             names[name] = known[name]

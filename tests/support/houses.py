@@ -29,6 +29,9 @@ SHARED_METER = {
 }
 
 
+UNIT_COST = {"type": "manual", "amount": "0.5"}
+
+
 def mark(house: str) -> str:
     return f"mark-of-{house}"
 
@@ -50,12 +53,16 @@ class World:
     customer_ids: dict[str, str] = field(default_factory=dict)
     spare_customer_ids: dict[str, str] = field(default_factory=dict)
     feature_ids: dict[str, str] = field(default_factory=dict)
+    metered_feature_ids: dict[str, str] = field(default_factory=dict)
     spare_feature_ids: dict[str, str] = field(default_factory=dict)
     holder_ids: dict[str, str] = field(default_factory=dict)
     entitlement_ids: dict[str, str] = field(default_factory=dict)
     spare_entitlement_ids: dict[str, str] = field(default_factory=dict)
     grant_ids: dict[str, str] = field(default_factory=dict)
     key_ids: dict[str, str] = field(default_factory=dict)
+    reservation_ids: dict[str, list[str]] = field(default_factory=dict)
+    budget_ids: dict[str, str] = field(default_factory=dict)
+    notification_ids: dict[str, dict[str, str]] = field(default_factory=dict)
     token: str = ""
 
     def call(self, method: str, path: str, key: str | None, **more: Any) -> httpx.Response:
@@ -132,10 +139,17 @@ def furnish(world: World, house: str) -> None:
         usage = {"usageAttribution": {"subjectKeys": [f"subject-of-{name}"]}}
         customer = {"key": name, "name": mark(house), **usage}
         ids[house] = world.admin(house, "POST", "/api/v1/customers", customer)["id"]
+    # Archived, or its meter could not be deleted.
+    feature = {"key": "metered", "name": "metered", "meterSlug": "shared", "unitCost": UNIT_COST}
+    made = world.admin(house, "POST", "/api/v1/features", feature)["id"]
+    world.admin(house, "DELETE", f"/api/v1/features/{made}", None)
+    world.metered_feature_ids[house] = made
     for name, feature_ids in (("shared", world.feature_ids), ("spare", world.spare_feature_ids)):
         feature = {"key": name, "name": mark(house)}
         feature_ids[house] = world.admin(house, "POST", "/api/v1/features", feature)["id"]
     furnish_entitlements(world, house)
+    furnish_limits(world, house)
+    world.notification_ids[house] = furnish_notifications(world, house)
     spare_key = {"scopes": ["read"], "name": mark(house)}
     world.key_ids[house] = world.admin(house, "POST", "/api/v1/access-keys", spare_key)["id"]
     # The same key with other content in the other house: no conflict, for it is another identity.
@@ -179,6 +193,51 @@ def furnish_entitlements(world: World, house: str) -> None:
     grants = f"{path}/metered/grants"
     grant = base | {"amount": 1, "effectiveAt": "2030-01-01T00:00:00Z"}
     world.grant_ids[house] = world.admin(house, "POST", grants, grant)["id"]
+
+
+def furnish_limits(world: World, house: str) -> None:
+    """Of the same customer: a feature that only this house has, reservations and a budget of it."""
+    key = f"limited_{house}"
+    feature = {"key": key, "name": mark(house), "meterSlug": "entitled"}
+    world.admin(house, "POST", "/api/v1/features", feature)
+    metered = {
+        "type": "metered",
+        "featureKey": key,
+        "usagePeriod": {"interval": "P100Y"},
+        "issue": {"amount": 100},
+    }
+    path = f"/api/v2/customers/{world.holder_ids[house]}/entitlements"
+    world.admin(house, "POST", path, metered)
+    wanted = {"customer": f"holder-of-{house}", "amounts": [{"feature": key, "amount": 1}]}
+    world.reservation_ids[house] = [
+        world.admin(
+            house,
+            "POST",
+            "/api/v1/limits/reservations",
+            wanted | {"idempotencyKey": f"{number}-{mark(house)}", "ttlSeconds": 3600},
+        )["id"]
+        for number in range(2)
+    ]
+    budget = {"customer": f"holder-of-{house}", "feature": key, "amount": 1}
+    budget["scope"] = {"model": mark(house)}
+    made = world.admin(house, "POST", "/api/v1/limits/budgets", budget)
+    world.budget_ids[house] = made["id"]
+
+
+def furnish_notifications(world: World, house: str) -> dict[str, str]:
+    """A channel that nothing can reach, a rule, an event, and a spare channel and rule."""
+    made = {}
+    for name in ("channel", "spare_channel"):
+        channel = {"type": "WEBHOOK", "name": mark(house), "url": "https://hooks.invalid/"}
+        answer = world.admin(house, "POST", "/api/v1/notification/channels", channel)
+        made[name] = answer["id"]
+    for name in ("rule", "spare_rule"):
+        rule = {"type": "invoice.created", "name": mark(house), "channels": [made["channel"]]}
+        answer = world.admin(house, "POST", "/api/v1/notification/rules", rule)
+        made[name] = answer["id"]
+    path = f"/api/v1/notification/rules/{made['rule']}/test"
+    made["event"] = world.admin(house, "POST", path, None)["id"]
+    return made
 
 
 @pytest.fixture(scope="session")

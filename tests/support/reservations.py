@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
-from tollgate.core.clock import us_from_datetime
+from tollgate.core.clock import Clock, us_from_datetime
 from tollgate.core.ids import new_ulid
 from tollgate.events.position import Token
 from tollgate.limits.account import Account, Supply, scope_from_mapping
@@ -48,7 +49,7 @@ def token(offset: int) -> Token:
     return Token(generation=1, offsets={0: offset})
 
 
-def supply(remaining: int | str, offset: int = 0, **changes: object) -> Supply:
+def supply(remaining: int | str, offset: int = 0, **changes: Any) -> Supply:
     made = Supply(
         remaining=Decimal(remaining),
         is_soft=False,
@@ -62,7 +63,7 @@ def supply(remaining: int | str, offset: int = 0, **changes: object) -> Supply:
 class Desk:
     """One process that decides, by supplies of its own."""
 
-    def __init__(self, database: Database, clock: StandingClock) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self.clock = clock
         self.store = ReservationStore(database, clock)
         self.supplies: dict[str, Supply] = {}
@@ -126,17 +127,17 @@ class Desk:
             found.append(outcome)
         return found
 
-    def reserve(self, amounts: Mapping[Account, int | str], **more: object) -> Decision:
-        return self.decide(self.ask(amounts, **more))[0]  # type: ignore[arg-type]
+    def reserve(self, amounts: Mapping[Account, int | str], **more: Any) -> Decision:
+        return self.decide(self.ask(amounts, **more))[0]
 
-    def settle(self, reservation_id: str, *arguments: object, **more: object) -> Decision:
-        wanted = self.settling(reservation_id, *arguments, **more)  # type: ignore[arg-type]
+    def settle(self, reservation_id: str, *arguments: Any, **more: Any) -> Decision:
+        wanted = self.settling(reservation_id, *arguments, **more)
         return self.decide(wanted)[0]
 
     def release(self, reservation_id: str) -> Decision:
         return self.decide(Releasing(namespace=NS, id=reservation_id))[0]
 
-    def counts(self, of: Account) -> tuple[Decimal, Decimal]:
+    def counts(self, of: Account) -> tuple[Any, Any]:
         """What is held, and settled and unseen."""
         book = self.store.book(of)
         return book.held, book.unseen

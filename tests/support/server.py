@@ -23,6 +23,8 @@ SAMPLE_METERS = ROOT / "infra" / "meters" / "sample.yaml"
 _START_SECONDS = 100
 PATIENT = {"TOLLGATE_POSITION_WAIT_MS": "20000"}
 """Several worlds at once on two processors: loading may take its time."""
+_SHARED = PATIENT | {"TOLLGATE_NOTIFY_PRIVATE_ADDRESSES": "true"}
+"""Receivers of webhooks are on this machine too."""
 _STOP_SECONDS = 40
 EMBEDDED, DISTRIBUTED = "embedded", "distributed"
 
@@ -202,14 +204,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running product in one process with the sample meters, shared by the session."""
-    with Server(tmp_path_factory.mktemp("server") / "data", settings=PATIENT) as running:
+    with Server(tmp_path_factory.mktemp("server") / "data", settings=_SHARED) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def distributed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A running product of many processes with the sample meters, shared by the session."""
-    with World(tmp_path_factory.mktemp("world") / "data", settings=PATIENT) as running:
+    with World(tmp_path_factory.mktemp("world") / "data", settings=_SHARED) as running:
         yield running
 
 

@@ -54,8 +54,13 @@ def _parser(url: str) -> argparse.ArgumentParser:
     place = argparse.ArgumentParser(add_help=False)
     place.add_argument("--url", default=argparse.SUPPRESS, help=where)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser(
+    demo = commands.add_parser(
         "demo", help="send two months of made-up usage and show what it sums to", parents=[place]
+    )
+    demo.add_argument(
+        "--gateway",
+        action="store_true",
+        help="instead be an AI gateway whose customer is blocked at its quota",
     )
     keys = commands.add_parser("keys", help="access keys").add_subparsers(
         dest="action", required=True, metavar="ACTION"
@@ -104,7 +109,11 @@ def _print(text: str) -> None:
 
 
 def _demo(given: argparse.Namespace, connection: Connection) -> int:
-    del given
+    if given.gateway:
+        from tollgate.cli.gateway import run_gateway
+
+        run_gateway(connection, SystemClock())
+        return 0
     from tollgate.cli.demo import run_demo
 
     run_demo(connection, SystemClock())

@@ -21,10 +21,18 @@ DOCUMENT = INFRA / "openapi" / "tollgate.json"
 def api_operations() -> tuple["Operation", ...]:
     """The operations of every function whose service is one of operations."""
     from tollgate.customers.service import customers_operations
+    from tollgate.limits.limits_service import limits_operations
     from tollgate.limits.service import entitlements_operations
     from tollgate.metering.service import usage_operations
+    from tollgate.notify.service import notify_operations
 
-    return (*customers_operations(), *entitlements_operations(), *usage_operations())
+    return (
+        *customers_operations(),
+        *entitlements_operations(),
+        *limits_operations(),
+        *notify_operations(),
+        *usage_operations(),
+    )
 
 
 def make_document() -> dict[str, Any]:

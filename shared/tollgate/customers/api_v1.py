@@ -43,7 +43,9 @@ def open_subjects(parts: Parts) -> SubjectStore:
 
 def list_subjects(call: Call) -> list[SubjectBody]:
     """All live subjects, oldest first: the contract knows no pages here."""
-    return [_body(subject) for subject in call.parts.get(open_subjects).list(call.namespace)]
+    return [
+        body_from_subject(subject) for subject in call.parts.get(open_subjects).list(call.namespace)
+    ]
 
 
 def upsert_subjects(call: Call) -> list[SubjectBody]:
@@ -51,13 +53,13 @@ def upsert_subjects(call: Call) -> list[SubjectBody]:
     # Only what was given: left out is not the same as null.
     raw = [body.model_dump(by_alias=True, exclude_unset=True) for body in call.body]
     stored = call.parts.get(open_subjects).upsert(call.namespace, parse_subjects(raw))
-    return [_body(subject) for subject in stored]
+    return [body_from_subject(subject) for subject in stored]
 
 
 def get_subject(call: Call) -> SubjectBody:
     """One subject by id or key."""
     subjects = call.parts.get(open_subjects)
-    return _body(subjects.get(call.namespace, call.path["subjectIdOrKey"]))
+    return body_from_subject(subjects.get(call.namespace, call.path["subjectIdOrKey"]))
 
 
 def delete_subject(call: Call) -> None:
@@ -65,7 +67,8 @@ def delete_subject(call: Call) -> None:
     call.parts.get(open_subjects).delete(call.namespace, call.path["subjectIdOrKey"])
 
 
-def _body(subject: Subject) -> SubjectBody:
+def body_from_subject(subject: Subject) -> SubjectBody:
+    """The wire's form of a subject."""
     return SubjectBody.model_construct(
         id=subject.id,
         key=subject.key,

@@ -81,6 +81,15 @@ class FactsStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def customer_id(self, namespace: str, customer: str) -> str:
+        """Id of a live customer, by id or key.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with self._database.connect() as connection:
+            return named_customer(connection, namespace, customer)
+
     def of_customer(
         self, namespace: str, customer: str, at: datetime, names: Collection[str] | None = None
     ) -> tuple[str, tuple[Known, ...]]:

@@ -141,7 +141,7 @@ class ReservationStore:
             found = read_reservations(connection, wanted, limit)
         return [each.seen_at(self._clock.now()) for each in found]
 
-    def books(self, since_us: int) -> tuple[dict[str, Book], int]:
+    def books(self, since_us: int) -> tuple[dict[Account, Book], int]:
         """Accounts that changed at or after an instant, and the last such instant.
 
         Raises:
@@ -152,7 +152,7 @@ class ReservationStore:
                 sa.select(accounts).where(accounts.c.changed_at >= since_us)
             ).all()
         last = max((row.changed_at for row in rows), default=since_us)
-        return {row.id: book_of_row(row) for row in rows}, last
+        return {account_of_row(row): book_of_row(row) for row in rows}, last
 
     def book(self, account: Account) -> Book:
         """What is held of one account.
@@ -165,6 +165,21 @@ class ReservationStore:
                 sa.select(accounts).where(accounts.c.id == account.id)
             ).one_or_none()
         return Book() if row is None else book_of_row(row)
+
+    def advance(self, concerned: Iterable[Account], supply_of: SupplyOf) -> None:
+        """Drops settled amounts of accounts whose usage is known by now.
+
+        Raises:
+            Transient: SQL is away.
+        """
+        accounts_by_id = {each.id: each for each in concerned if supply_of(each) is not None}
+        if not accounts_by_id:
+            return
+        with self._database.begin() as connection:
+            work = Work(connection, self._clock.now(), supply_of)
+            work.lock(accounts_by_id, self._made, look=True)
+            work.expire()
+            work.write()
 
     def sweep(self, supply_of: SupplyOf, *, limit: int = 1000) -> int:
         """Ends holds whose time is over, of accounts that nobody asks for.

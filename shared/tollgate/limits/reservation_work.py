@@ -127,8 +127,15 @@ class Work:
         self._changed: set[str] = set()
         self._before: dict[str, dict[str, object]] = {}
 
-    def lock(self, concerned: Mapping[str, Account], made: set[str]) -> None:
-        """Locks the accounts, and takes the supplies that are newer than what they have."""
+    def lock(self, concerned: Mapping[str, Account], made: set[str], *, look: bool = False) -> None:
+        """Locks the accounts, and takes the supplies that are newer than what they have.
+
+        Args:
+            concerned: which accounts, by id.
+            made: those that have a row.
+            look: whether settled amounts are looked at where usage is known no further than before:
+                it may be known meanwhile where their events are.
+        """
         if not concerned:
             return
         missing = [row_of_account(each) for key, each in concerned.items() if key not in made]
@@ -153,7 +160,8 @@ class Work:
             offered = self._supply_of(concerned[row.id])
             try:
                 if offered is not None:
-                    if book.admit(offered, self._now_us) and str(offered.vector) != row.vector:
+                    is_newer = look or str(offered.vector) != row.vector
+                    if book.admit(offered, self._now_us) and is_newer:
                         moved.append(row.id)
                 elif book.supply is None or book.supply.valid_until_us <= self._now_us:
                     self._behind.add(row.id)

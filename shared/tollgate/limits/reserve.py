@@ -7,35 +7,42 @@ customer costs one lock and one commit for everybody, and a slow database makes 
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable
-from time import monotonic
+from collections.abc import Iterable, Sequence
+from time import monotonic_ns
 from typing import Protocol
 
-from tollgate.core.errors import TollgateError, Transient
+from tollgate.core.errors import NotFound, TollgateError, Transient
 from tollgate.limits.account import Account, Behind, Supply
-from tollgate.limits.reservation import Reservation
+from tollgate.limits.reservation import Hold, Reservation
 from tollgate.limits.reservation_store import ReservationStore
 from tollgate.limits.reservation_work import Ask, Decision, Outcome
 
 _log = logging.getLogger(__name__)
 _GROUP_MAX = 256
 _WAITING_MAX = 10_000
-_BEHIND_SECONDS = 2
+_BEHIND_NS = 2_000_000_000
 _PAUSE_SECONDS = 0.02
+
+
+_Waiting = tuple[Ask, int, "asyncio.Future[Decision]"]
+"""What is asked, since when (nanoseconds), and who waits for the answer."""
 
 
 class Supplies(Protocol):
     """What is known of limits."""
 
     def supply_of(self, account: Account) -> Supply | None:
-        """What a limit offers, at once; None: it is not known, or out of date."""
+        """What a limit offers, at once; None: it is not known, or not up to now."""
         ...
 
-    def refresh(self, accounts: Iterable[Account]) -> None:
-        """Reads anew what is known of accounts; what can't be read stays as it is.
+    def refresh(self, accounts: Iterable[Account]) -> frozenset[str]:
+        """Reads anew what is known of accounts.
+
+        Returns:
+            ids of those that are no limits.
 
         Raises:
-            TollgateError: a dependency is away, or a limit is no more.
+            Transient: a store is away; what was known stays.
         """
         ...
 
@@ -47,7 +54,7 @@ class Reserving:
         self._store = store
         self._supplies = supplies
         self._lock = threading.Condition()
-        self._waiting: list[tuple[Ask, float, asyncio.Future[Decision]]] = []  # tidy: allow-float
+        self._waiting: list[_Waiting] = []
         self._stopping = False
         self._thread: threading.Thread | None = None
         self.transactions = 0
@@ -76,7 +83,7 @@ class Reserving:
         with self._lock:
             if self._stopping or len(self._waiting) >= _WAITING_MAX:
                 raise Transient("too many reservations wait; nothing was held")
-            self._waiting.append((ask, monotonic(), future))
+            self._waiting.append((ask, monotonic_ns(), future))
             self._lock.notify()
         return await future
 
@@ -102,8 +109,8 @@ class Reserving:
 
     def _decide(
         self,
-        group: list[tuple[Ask, float, asyncio.Future[Decision]]],  # tidy: allow-float
-    ) -> list[tuple[Ask, float, asyncio.Future[Decision]]]:  # tidy: allow-float
+        group: list[_Waiting],
+    ) -> list[_Waiting]:
         """Answers all that can be answered; gives those whose supplies have to be read first."""
         outcomes: list[Outcome]
         self.transactions += 1
@@ -116,29 +123,50 @@ class Reserving:
         for (ask, since, future), outcome in zip(group, outcomes, strict=True):
             if not isinstance(outcome, Behind):
                 answers.append((future, outcome))
-            elif monotonic() - since > _BEHIND_SECONDS:
+            elif monotonic_ns() - since > _BEHIND_NS:
                 answers.append((future, Transient("usage is not known up to now; nothing changed")))
             else:
                 again.append((ask, since, future))
         _tell(answers)
         if again:
-            concerned = {
-                hold.account
-                for ask, _, _ in again
-                if isinstance(ask, Reservation)
-                for hold in ask.holds
-            }
-            try:
-                self._supplies.refresh(concerned)
-            except TollgateError as refused:
-                _tell([(future, refused) for _, _, future in again])
-                return []
-            threading.Event().wait(_PAUSE_SECONDS)
+            again = self._refreshed(again)
         return again
+
+    def _refreshed(self, asks: list[_Waiting]) -> list[_Waiting]:
+        """Reads the supplies of asks anew; answers those that can't have any."""
+        concerned = {hold.account for ask, _, _ in asks for hold in _holds(ask)}
+        try:
+            unknown = self._supplies.refresh(concerned)
+        except TollgateError as refused:
+            _tell([(future, refused) for _, _, future in asks])
+            return []
+        left, answers = [], []
+        for ask, since, future in asks:
+            lacking = [
+                each.account
+                for each in _holds(ask)
+                if each.account.id in unknown or self._supplies.supply_of(each.account) is None
+            ]
+            if lacking:
+                answers.append((future, no_limit(lacking[0])))
+            else:
+                left.append((ask, since, future))
+        _tell(answers)
+        threading.Event().wait(_PAUSE_SECONDS)
+        return left
+
+
+def no_limit(account: Account) -> NotFound:
+    """What is answered of a feature that a customer may not use at all."""
+    return NotFound(f"the customer has no metered entitlement to {account.feature_key}")
+
+
+def _holds(ask: Ask) -> tuple[Hold, ...]:
+    return ask.holds if isinstance(ask, Reservation) else ()
 
 
 def _tell(
-    answers: list[tuple[asyncio.Future[Decision], Decision | TollgateError]],
+    answers: Sequence[tuple[asyncio.Future[Decision], Decision | TollgateError]],
 ) -> None:
     """Gives futures of any loop their results, one wake-up a loop."""
     by_loop: dict[asyncio.AbstractEventLoop, list[int]] = {}

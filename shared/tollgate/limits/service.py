@@ -8,6 +8,7 @@ from tollgate.platform.parts import Parts
 _MODULES = (
     "tollgate.limits.api_features_v1",
     "tollgate.limits.api_features_v3",
+    "tollgate.limits.api_features_cost_v3",
     "tollgate.limits.api_entitlements_v1",
     "tollgate.limits.api_subject_entitlements_v1",
     "tollgate.limits.api_entitlements_v2",

@@ -5,7 +5,7 @@ that follow the quantities of any phases, of several entitlements at once.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from decimal import Decimal
 from functools import partial
 
 from tollgate.core.decimals import EXACT
+from tollgate.events.position import Token
 from tollgate.limits.facts_store import Metering
 from tollgate.limits.period import Period
 from tollgate.limits.plan import Plan
@@ -23,6 +24,7 @@ from tollgate.metering.query import QueryBounds, run_query
 from tollgate.metering.question import CUSTOMER, MeterQuery, QueryRow, Stretches
 from tollgate.metering.rollup_reader import RollupReader
 from tollgate.platform.clickhouse import ClickHouse
+from tollgate.platform.filters import Filter
 
 _ZERO = Decimal(0)
 _QUERIES_AT_ONCE = 8
@@ -30,10 +32,20 @@ _QUERIES_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """The phases of an entitlement whose usage is needed."""
+    """The phases of an entitlement whose usage is needed.
+
+    Attributes:
+        filters: which usage counts; None: that of the feature.
+    """
 
     metering: Metering
     plan: Plan
+    filters: Mapping[str, Filter] | None = None
+
+    @property
+    def conditions(self) -> dict[str, Filter]:
+        """What must hold for the dimensions of usage."""
+        return dict(self.metering.feature.filters if self.filters is None else self.filters)
 
 
 @dataclass(slots=True)
@@ -47,7 +59,7 @@ class _Question:
         """Whether rows are of one customer each."""
         return len({need.metering.entitlement.customer_id for _, need in self.needs}) > 1
 
-    def asked(self) -> MeterQuery:
+    def asked(self, as_of: Token | None) -> MeterQuery:
         """The query: all cuts of all its entitlements, of all their customers."""
         first = self.needs[0][1]
         bounds = sorted({at for _, need in self.needs for at in _bounds(need.plan)})
@@ -61,7 +73,8 @@ class _Question:
             customers=tuple(attributions),
             attributions=tuple(row for rows in attributions.values() for row in rows),
             group_by=(CUSTOMER,) if self.is_grouped else (),
-            filters=first.metering.feature.filters,
+            filters=first.conditions,
+            as_of=as_of,
             stretches=Stretches(bounds=tuple(bounds), restarts=_restarts(first.plan)),
         )
 
@@ -76,8 +89,12 @@ class UsageReader:
         self._reader = reader
         self._seconds_max = seconds_max
 
-    def usages(self, needs: Sequence[Need]) -> list[list[Decimal]]:
+    def usages(self, needs: Sequence[Need], *, as_of: Token | None = None) -> list[list[Decimal]]:
         """Quantities of each need's `intervals`, in their order.
+
+        Args:
+            needs: whose, and of which phases.
+            as_of: only what was known at this vector of the log; None: all that is.
 
         Raises:
             Transient: the store is away.
@@ -87,27 +104,33 @@ class UsageReader:
         for number, need in enumerate(needs):
             if need.plan.phases:
                 questions.setdefault(_key(need), _Question()).needs.append((number, need))
-        for question, rows in self._answers(list(questions.values())):
+        for question, rows in self._answers(list(questions.values()), as_of):
+            of_customer: dict[str | None, list[QueryRow]] = {}
+            for row in rows:
+                of_customer.setdefault(row.customer_id, []).append(row)
             for number, need in question.needs:
-                whose = need.metering.entitlement.customer_id
-                own = [it for it in rows if not question.is_grouped or it.customer_id == whose]
+                whose = need.metering.entitlement.customer_id if question.is_grouped else None
                 found[number] = quantities(
-                    need.metering.meter.aggregation, own, need.plan.intervals()
+                    need.metering.meter.aggregation,
+                    of_customer.get(whose, ()),
+                    need.plan.intervals(),
                 )
         return found
 
     def _answers(
-        self, questions: Sequence[_Question]
+        self, questions: Sequence[_Question], as_of: Token | None
     ) -> Iterable[tuple[_Question, Sequence[QueryRow]]]:
         if len(questions) < 2:
-            return [(each, self._answer(each)) for each in questions]
+            return [(each, self._answer(each, as_of)) for each in questions]
         with ThreadPoolExecutor(min(len(questions), _QUERIES_AT_ONCE), "usage") as pool:
             # What they log belongs to the caller's trace.
-            asking = [pool.submit(copy_context().run, self._answer, each) for each in questions]
+            asking = [
+                pool.submit(copy_context().run, self._answer, each, as_of) for each in questions
+            ]
             return list(zip(questions, [each.result() for each in asking], strict=True))
 
-    def _answer(self, question: _Question) -> Sequence[QueryRow]:
-        asked = question.asked()
+    def _answer(self, question: _Question, as_of: Token | None) -> Sequence[QueryRow]:
+        asked = question.asked(as_of)
         assert asked.stretches is not None
         assert asked.customers is not None
         rows_max = len(asked.stretches.bounds) * len(asked.customers)
@@ -179,5 +202,5 @@ def _restarts(plan: Plan) -> tuple[datetime, ...]:
 
 def _key(need: Need) -> Hashable:
     """Equal for what one query can answer."""
-    filters = tuple(sorted(need.metering.feature.filters.items(), key=str))
+    filters = tuple(sorted(need.conditions.items(), key=str))
     return need.metering.meter.id, filters, _restarts(need.plan)

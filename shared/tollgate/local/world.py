@@ -41,6 +41,8 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
     "rollup": ("rollup",),
     "customers": ("customers",),
     "entitlements": ("entitlements",),
+    "limits": ("limits",),
+    "notify": ("notify",),
     "usage": ("usage",),
     "console": ("console",),
 }

@@ -36,6 +36,7 @@ from tollgate.metering.wire_v3 import (
     MeterQueryResultBody,
     MeterQueryRowBody,
     MeterUpdateMembers,
+    UsageQueryBody,
     body_from_meter,
     changes_from_members,
     meter_from_members,
@@ -136,7 +137,7 @@ def query_meter(call: Call) -> Reply | MeterQueryResultBody:
     )
 
 
-def query_from_body(body: MeterQueryBody) -> MeterQuery:
+def query_from_body(body: UsageQueryBody) -> MeterQuery:
     """The question that a v3 request asks.
 
     Raises:
@@ -204,11 +205,12 @@ def _row(asked: MeterQuery, row: QueryRow) -> MeterQueryRowBody:
         value=plain_text(row.value),
         start=row.start,
         end=row.end,
-        dimensions={name: _group(row, name) for name in asked.group_by},
+        dimensions={name: group_value(row, name) for name in asked.group_by},
     )
 
 
-def _group(row: QueryRow, name: str) -> str:
+def group_value(row: QueryRow, name: str) -> str:
+    """The value that a row has of what was grouped by; "" of what has none."""
     match name:
         case "subject":
             return row.subject or ""

@@ -7,7 +7,7 @@ its default, also where the API had set something else.
 
 import difflib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,8 +82,10 @@ def upsert(store: MeterStore, namespace: str, wanted: Sequence[FileMeter]) -> Up
     All are checked before one is written. A meter that the file no longer names stays as it is.
 
     Raises:
-        InvalidInput: the file would change what a meter can't change; one fault for each member.
-        Conflict: somebody else created one of the meters at the same moment; run it again.
+        InvalidInput: the file would change what a meter can't change, or take away dimensions that
+            features need; one fault for each member.
+        Conflict: somebody else made one of the meters, or such a feature, at the same moment; run
+            it again.
     """
     stored = store.find(namespace, {each.meter.slug for each in wanted})
     faults = [
@@ -91,6 +93,13 @@ def upsert(store: MeterStore, namespace: str, wanted: Sequence[FileMeter]) -> Up
         for each in wanted
         if each.meter.slug in stored
         for fault in _immutable_faults(each, stored[each.meter.slug])
+    ]
+    needed = store.needed_dimensions(namespace)
+    faults += [
+        fault
+        for each in wanted
+        if each.meter.slug in stored
+        for fault in _needed_faults(each, needed.get(stored[each.meter.slug].id, {}))
     ]
     if faults:
         raise InvalidInput(tuple(faults))
@@ -152,6 +161,19 @@ def _immutable_faults(wanted: FileMeter, stored: Meter) -> Iterator[Fault]:
                 f"the old one with DELETE /api/v1/meters/{stored.slug}"
             ),
         )
+
+
+def _needed_faults(wanted: FileMeter, needed: Mapping[str, str]) -> Iterator[Fault]:
+    for name, key in needed.items():
+        if name not in wanted.meter.group_by:
+            yield Fault(
+                field=wanted.place,
+                code="in_use",
+                message=(
+                    f"{wanted.field}.groupBy.{name} is missing, and the feature {key} needs it: "
+                    f"keep it, or first archive the feature with DELETE /api/v1/features/{key}"
+                ),
+            )
 
 
 class _Fatal(Exception):

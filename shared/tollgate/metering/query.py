@@ -15,8 +15,8 @@ from typing import Any
 from tollgate.core.clock import datetime_from_us, us_from_datetime
 from tollgate.core.decimals import divide
 from tollgate.core.errors import Fault, InvalidInput
-from tollgate.events.facts import after, has_corrections
-from tollgate.events.position import Token
+from tollgate.events.facts import after, has_corrections, within
+from tollgate.events.position import Token, covers
 from tollgate.metering.gaps import filled
 from tollgate.metering.meter import Aggregation, Meter
 from tollgate.metering.plan import Period, Tiling, tile
@@ -26,12 +26,12 @@ from tollgate.metering.rollup_reader import RollupReader
 from tollgate.metering.statement import FromRollups, Statement, Tail
 from tollgate.metering.stretches import AnyWindows, StretchWindows
 from tollgate.metering.window import Windows, zone
-from tollgate.platform.clickhouse import DATABASE, ClickHouse
+from tollgate.platform.clickhouse import DATABASE, READS_LITTLE, UNCOMPILED, ClickHouse
 
 FINAL_SETTINGS: dict[str, object] = {"do_not_merge_across_partitions_select_final": 1}
 # Rows that FINAL merges are equal in all that conditions of a meter's query look at.
 _EVENT_SETTINGS = FINAL_SETTINGS | {"optimize_move_to_prewhere_if_final": 1}
-_CELL_SETTINGS: dict[str, object] = {
+_CELL_SETTINGS: dict[str, object] = UNCOMPILED | {
     # Their key finds them: to plan more takes longer than to read them.
     "optimize_move_to_prewhere": 0,
     # A million of them are worth two processors.
@@ -117,12 +117,10 @@ def answer_query(
     statement = Statement(meter, asked)
     if asked.customers is not None and not statement.ownership.subjects:
         return _paged(meter, asked, (), None, bounds, page)
-    # Rollups know neither what was known then nor what might be.
-    live = asked.as_of is None and asked.supposing is None
-    rollups = reader.rollups(meter) if reader is not None and live else None
+    rollups = _usable(reader, meter, asked)
     tail = None
     if rollups is not None and rollups.vector is not None:
-        tail = _tail(clickhouse, rollups.vector)
+        tail = ledger_tail(clickhouse, rollups.vector, asked.as_of)
     windows: AnyWindows | None = statement.stretches()
     if asked.window:
         windows = _windows(clickhouse, statement, rollups, tail)
@@ -208,12 +206,25 @@ def _unknown(where: str, name: str, meter: Meter) -> Fault:
     return Fault(field=where, code="unknown_dimension", message=message)
 
 
-def _tail(clickhouse: ClickHouse, vector: Token) -> Tail | None:
-    """What the ledger has beyond a vector; None: nothing."""
+def _usable(reader: RollupReader | None, meter: Meter, asked: MeterQuery) -> Rollups | None:
+    """The rollups of a meter, unless they know more than is asked, or it is asked what might be."""
+    if reader is None or asked.supposing is not None:
+        return None
+    rollups = reader.rollups(meter)
+    if rollups is None or rollups.vector is None or asked.as_of is None:
+        return rollups
+    return rollups if covers(asked.as_of, rollups.vector) else None
+
+
+def ledger_tail(clickhouse: ClickHouse, vector: Token, as_of: Token | None) -> Tail | None:
+    """What the ledger has beyond a vector, and up to another; None: nothing."""
+    known = "" if as_of is None else f" AND {within(as_of)}"
     rows = clickhouse.query(
         "SELECT log_generation, log_partition, toInt64(max(log_offset)),"
         " toUnixTimestamp64Micro(min(appended_at))"
-        f" FROM {DATABASE}.ledger WHERE {after(vector)} GROUP BY log_generation, log_partition"
+        f" FROM {DATABASE}.ledger WHERE {after(vector)}{known}"
+        " GROUP BY log_generation, log_partition",
+        settings=READS_LITTLE,
     )
     if not rows:
         return None

@@ -194,7 +194,8 @@ class RollUp:
             f"max_threads = {limits.threads}, max_insert_threads = 1,"
             f" max_bytes_before_external_group_by = {limits.memory_bytes_max // 2},"
             " do_not_merge_across_partitions_select_final = 1, insert_deduplicate = 0,"
-            " optimize_move_to_prewhere_if_final = 1"
+            " optimize_move_to_prewhere_if_final = 1,"
+            " compile_expressions = 0, compile_aggregate_expressions = 0"
         )
         self._clickhouse.command(f"{sql} SETTINGS {settings}", parameters)
 

@@ -90,6 +90,29 @@ class Written:
     extents: Mapping[int, Extent]
 
 
+# Every query asks it: to build it anew took longer than to ask it.
+_ROLLUPS = (
+    sa.select(
+        definitions.c.id,
+        definitions.c.vector,
+        definitions.c.ready,
+        definitions.c.first_minute,
+        definitions.c.last_minute,
+        segments.c.sequence,
+        segments.c.id,
+        segments.c.cells,
+        segments.c.replacing,
+    )
+    .select_from(definitions)
+    .outerjoin(contents, contents.c.definition == definitions.c.id)
+    .outerjoin(segments, segments.c.id == contents.c.segment)
+    .where(
+        definitions.c.meter_id == sa.bindparam("meter"), definitions.c.digest == sa.bindparam("of")
+    )
+    .order_by(segments.c.sequence)
+)
+
+
 class RollupStore:
     """The manifest. Every change is one transaction."""
 
@@ -99,28 +122,22 @@ class RollupStore:
 
     def rollups(self, meter_id: str, digest: str) -> Rollups | None:
         """What is kept ready of a meter; None: it is not known here."""
-        d, s = definitions.c, segments.c
-        found = sa.select(d.id, d.vector, d.ready, d.first_minute, d.last_minute).where(
-            d.meter_id == meter_id, d.digest == digest
-        )
         with self._database.connect() as connection:
-            row = connection.execute(found).one_or_none()
-            if row is None:
-                return None
-            named = (
-                sa.select(s.sequence, s.id, s.cells, s.replacing)
-                .join(contents, contents.c.segment == s.id)
-                .where(contents.c.definition == row.id)
-                .order_by(s.sequence)
-            )
-            rows = connection.execute(named).mappings().all()
+            rows = connection.execute(_ROLLUPS, {"meter": meter_id, "of": digest}).all()
+        if not rows:
+            return None
+        definition, vector, ready, first_minute, last_minute, *_ = rows[0]
         return Rollups(
-            definition=row.id,
-            vector=_token(row.vector),
-            ready=row.ready,
-            first_minute=row.first_minute,
-            last_minute=row.last_minute,
-            segments=tuple(Segment(**each) for each in rows),
+            definition=definition,
+            vector=_token(vector),
+            ready=ready,
+            first_minute=first_minute,
+            last_minute=last_minute,
+            segments=tuple(
+                Segment(sequence=sequence, id=segment, cells=cells, replacing=replacing)
+                for *_, sequence, segment, cells, replacing in rows
+                if segment is not None
+            ),
         )
 
     def definitions(self) -> tuple[Definition, ...]:

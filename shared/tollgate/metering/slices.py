@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tollgate.events.facts import after
 from tollgate.events.position import Token
 from tollgate.metering.statement import at_sql
-from tollgate.platform.clickhouse import DATABASE, ClickHouse
+from tollgate.platform.clickhouse import DATABASE, UNCOMPILED, ClickHouse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,8 @@ def next_slice(clickhouse: ClickHouse, start: Token | None, events_max: int) -> 
         "SELECT log_generation, toUInt64(sum(accepted) + sum(corrections)), count(),"
         " uniqExact(log_partition), toUnixTimestamp64Micro(min(appended_at)),"
         " toUnixTimestamp64Micro(max(appended_at))"
-        f" FROM {DATABASE}.ledger WHERE {beyond} GROUP BY log_generation ORDER BY log_generation"
+        f" FROM {DATABASE}.ledger WHERE {beyond} GROUP BY log_generation ORDER BY log_generation",
+        settings=UNCOMPILED,
     )
     # Older generations are wholly below a vector: it ends in the first one that is too much.
     left, generation, times = events_max, 0, []
@@ -91,5 +92,6 @@ def _ends(
         " AND log_generation = {generation:UInt32}"
         " GROUP BY log_partition, log_offset)) GROUP BY log_partition",
         {"share": share, "generation": generation},
+        UNCOMPILED,
     )
     return [(int(row[0]), int(row[1]), int(row[2]), int(row[3]), int(row[4])) for row in rows]

@@ -10,7 +10,11 @@ from tollgate.core.clock import Clock
 from tollgate.core.errors import Conflict, NotFound
 from tollgate.core.ids import new_ulid
 from tollgate.metering.meter import Aggregation, ManagedBy, Meter, MeterChanges, MeterInput
-from tollgate.metering.meter_use import refuse_if_dimensions_are_used, refuse_if_used
+from tollgate.metering.meter_use import (
+    needed_dimensions,
+    refuse_if_dimensions_are_used,
+    refuse_if_used,
+)
 from tollgate.platform.filters import Filter
 from tollgate.platform.sql import ROWS_SKIPPED_MAX, Database, Instant, Json, Text, metadata
 from tollgate.platform.sql_filters import sql_condition
@@ -190,6 +194,11 @@ class MeterStore:
     ) -> tuple[Meter, ...]:
         """Every live meter that reads one of these event types, by slug."""
         return self._live(namespace, meters.c.event_type.in_(sorted(event_types)))
+
+    def needed_dimensions(self, namespace: str) -> dict[str, dict[str, str]]:
+        """Dimensions that must stay, by meter's id, each with the key of a feature for it."""
+        with self._database.connect() as connection:
+            return needed_dimensions(connection, namespace)
 
     def update(
         self,

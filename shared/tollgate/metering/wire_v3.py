@@ -156,8 +156,8 @@ AsOf = Annotated[
 ]
 
 
-class MeterQueryBody(Closed):
-    """A query (schema `MeterQueryRequest`)."""
+class UsageQueryBody(Closed):
+    """Which usage is asked for (schema `MeterQueryRequest`)."""
 
     start: WireInstant | None = Field(default=None, alias="from")
     end: WireInstant | None = Field(default=None, alias="to")
@@ -166,6 +166,11 @@ class MeterQueryBody(Closed):
     group_by_dimensions: Annotated[list[str] | None, Field(max_length=100)] = None
     filters: MeterQueryFilters | None = None
     as_of: AsOf = None
+
+
+class MeterQueryBody(UsageQueryBody):
+    """A query (schema `MeterQueryRequest`)."""
+
     explain: bool = False
 
 

@@ -1,7 +1,8 @@
 """Operations: what an API offers, said once. Routes and the OpenAPI document are made from it.
 
-A handler is a plain function run on a thread: it gets a `Call` (namespace, checked parameters and
-body) and gives a model, a list of models, or a `Reply`.
+A handler is a plain function run on a thread, or a coroutine function run on the loop, which must
+not wait for anything else: it gets a `Call` (namespace, checked parameters and body) and gives a
+model, a list of models, or a `Reply`.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 from typing import Any, get_origin
 from urllib.parse import parse_qsl, unquote
 
@@ -104,6 +106,7 @@ class Operation:
         handler: does the work.
         query: model of the query parameters.
         body: model of the JSON body, or a type that pydantic can read.
+        body_optional: no body at all stands for an empty object.
         response: model of the answer, or a type that pydantic can write; None: no body.
         status: of success.
         wire: whose errors and spelling.
@@ -122,6 +125,7 @@ class Operation:
     handler: Callable[[Call], object]
     query: type[BaseModel] | None = None
     body: Any = None
+    body_optional: bool = False
     response: Any = None
     status: int = 200
     wire: Wire = "v1"
@@ -130,12 +134,14 @@ class Operation:
     failures: tuple[int, ...] = ()
     document: Mapping[str, Any] = field(default_factory=dict)
     pattern: re.Pattern[str] = field(init=False, repr=False)
+    is_async: bool = field(init=False, repr=False)
     reader: TypeAdapter[Any] | None = field(init=False, repr=False)
     writer: TypeAdapter[Any] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         pattern = _PARAMETER.sub(r"(?P<\1>[^/]+)", self.path)
         object.__setattr__(self, "pattern", re.compile(pattern))
+        object.__setattr__(self, "is_async", iscoroutinefunction(self.handler))
         object.__setattr__(self, "reader", self.body and TypeAdapter(self.body))
         object.__setattr__(self, "writer", self.response and TypeAdapter(self.response))
 
@@ -195,7 +201,11 @@ class ApiService:
         loop = asyncio.get_running_loop()
         trace = (header(scope, b"traceparent") or b"").decode("latin-1")
         try:
-            reply = await loop.run_in_executor(self._pool, _run, operation, call, trace)
+            if operation.is_async:
+                trace_context.set(trace)
+                reply = _reply(operation, await operation.handler(call))  # type: ignore[misc]
+            else:
+                reply = await loop.run_in_executor(self._pool, _run, operation, call, trace)
         except TollgateError as error:
             await send_problem(scope, send, error, _encoded(call.answer_headers.items()))
             return
@@ -264,7 +274,10 @@ def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
 def _run(operation: Operation, call: Call, trace: str) -> Reply:
     # A thread has its own context: what the handler logs belongs to the caller's trace.
     trace_context.set(trace)
-    result = operation.handler(call)
+    return _reply(operation, operation.handler(call))
+
+
+def _reply(operation: Operation, result: object) -> Reply:
     if isinstance(result, Reply):
         return result
     if operation.writer is None:
@@ -334,6 +347,8 @@ def read_json(operation: Operation, content_type: bytes | None, raw: bytes) -> o
         if not _JSON_TYPE.fullmatch(media_type):
             raise Unsupported(f"Content-Type {media_type!r} is not supported; use {JSON}")
     reader = operation.reader
+    if not raw and operation.body_optional:
+        raw = b"{}"
     return _validated(lambda: reader.validate_json(raw))
 
 

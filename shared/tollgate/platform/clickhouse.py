@@ -52,6 +52,19 @@ _TRANSIENT = frozenset(
     | {289, 319, 394, 425, 439, 447, 473, 999}
 )
 _TOO_MUCH = frozenset((158, 307, 396))
+UNCOMPILED: dict[str, object] = {
+    "compile_expressions": 0,
+    "compile_aggregate_expressions": 0,
+    "compile_sort_description": 0,
+}
+"""Settings of short statements: machine code is made at the fourth run, and takes 40 to 100 ms."""
+READS_LITTLE = UNCOMPILED | {
+    "max_threads": 1,
+    "optimize_move_to_prewhere": 0,
+    "optimize_use_projections": 0,
+    "optimize_use_implicit_projections": 0,
+}
+"""Of those that read a few rows by their key: planning them better costs more than it saves."""
 
 
 _ERRORS = (ClickHouseError, OSError, RuntimeError)

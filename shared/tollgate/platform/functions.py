@@ -100,6 +100,19 @@ FUNCTIONS: tuple[Function, ...] = (
         ),
     ),
     Function(
+        name="limits",
+        title="whether a customer may use features now, and what is held",
+        trigger=Trigger.HTTP,
+        routes=(("*", "/api/v1/limits"),),
+    ),
+    Function(
+        name="notify",
+        title="notification channels, rules and events; webhooks",
+        trigger=Trigger.SCHEDULE,
+        routes=(("POST", "/_/notify"), ("*", "/api/v1/notification")),
+        schedule="* * * * *",
+    ),
+    Function(
         name="usage",
         title="meters, usage queries, events, the ledger",
         trigger=Trigger.HTTP,

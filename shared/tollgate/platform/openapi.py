@@ -29,6 +29,7 @@ _REASONS = {
     410: "The thing was deleted.",
     413: "The body is too large.",
     415: "The media type or encoding of the body is not supported.",
+    429: "The limit is reached; `Retry-After` says when it begins anew.",
     503: "Not now. What a failed write did is unknown; sending it again is exact.",
 }
 _ABOUT = """\
@@ -118,7 +119,10 @@ def _operation(
         described["parameters"] = parameters
     body = schemas.get((operation.operation_id, "body"))
     if body is not None:
-        described["requestBody"] = {"required": True, "content": {JSON: {"schema": body}}}
+        described["requestBody"] = {
+            "required": not operation.body_optional,
+            "content": {JSON: {"schema": body}},
+        }
     described["responses"] = _responses(operation, schemas)
     return _laid_over(described, operation.document)
 

@@ -185,6 +185,13 @@ class Settings(BaseModel):
     position_wait_ms: Annotated[
         int, Field(ge=0, le=60_000, description="how long a query waits for its position token")
     ] = 5_000
+    notify_private_addresses: Annotated[
+        bool,
+        Field(
+            description="webhooks may go to private and loopback addresses: development only, for"
+            " whoever makes a channel then reaches what this machine reaches"
+        ),
+    ] = False
     drain_seconds: Annotated[
         int, Field(ge=0, le=600, description="how long requests may go on after SIGTERM")
     ] = 25

@@ -1,0 +1,92 @@
+"""What a process decides limits by, put together once."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from tollgate.core.errors import Fault, InvalidInput
+from tollgate.customers.api_customers_v1 import open_customers
+from tollgate.customers.customer_store import CustomerStore
+from tollgate.limits.check import Checking, Holds
+from tollgate.limits.entitlement_store import EntitlementStore
+from tollgate.limits.facts_store import FactsStore
+from tollgate.limits.feature_store import FeatureStore
+from tollgate.limits.limit_reader import LimitReader
+from tollgate.limits.limit_rule_store import LimitRuleStore
+from tollgate.limits.projection import Projection
+from tollgate.limits.reservation_store import ReservationStore
+from tollgate.limits.reserve import Reserving
+from tollgate.limits.usage_reader import UsageReader
+from tollgate.metering.meter_reader import open_meters
+from tollgate.metering.rollup_reader import open_rollup_reader
+from tollgate.metering.store import MeterStore
+from tollgate.platform.clickhouse import ClickHouse
+from tollgate.platform.database import open_database
+from tollgate.platform.parts import Parts, open_clickhouse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The parts of the limits function."""
+
+    customers: CustomerStore
+    features: FeatureStore
+    meters: MeterStore
+    rules: LimitRuleStore
+    reservations: ReservationStore
+    projection: Projection
+    holds: Holds
+    checking: Checking
+    reserving: Reserving
+    clickhouse: ClickHouse
+
+    def require_dimensions(
+        self, namespace: str, feature_key: str, dimensions: Collection[str]
+    ) -> None:
+        """Checks that a feature's meter has dimensions.
+
+        Raises:
+            NotFound: there is no such feature. InvalidInput: it has no meter, or one without them.
+        """
+        feature = self.features.get_live(namespace, feature_key)
+        if feature.meter is None:
+            raise _refused("feature", "not_metered", "has no meter: there is no usage to limit")
+        known = self.meters.get_by_id(namespace, feature.meter.id).group_by
+        for name in dimensions:
+            if name not in known:
+                has = ", ".join(sorted(known)) or "none"
+                message = f"is no dimension of {feature.meter.slug}; it has: {has}"
+                raise _refused(f"scope.{name[:64]}", "unknown_dimension", message)
+
+
+def _refused(field: str, code: str, message: str) -> InvalidInput:
+    return InvalidInput((Fault(field=field, code=code, message=message),))
+
+
+def open_limits(parts: Parts) -> Limits:
+    """Puts them together; nothing runs yet."""
+    database, clickhouse = parts.get(open_database), parts.get(open_clickhouse)
+    rules, facts = LimitRuleStore(database, parts.clock), FactsStore(database)
+    usage = UsageReader(clickhouse, parts.get(open_rollup_reader), parts.settings.query_seconds_max)
+    customers = parts.get(open_customers)
+    projection = Projection(
+        clickhouse,
+        LimitReader(facts, rules, usage),
+        EntitlementStore(database, parts.clock),
+        rules,
+        customers.attributions,
+        parts.clock,
+    )
+    reservations = ReservationStore(database, parts.clock)
+    holds = Holds(reservations, parts.clock)
+    return Limits(
+        customers=customers,
+        features=FeatureStore(database, parts.clock),
+        meters=parts.get(open_meters),
+        rules=rules,
+        reservations=reservations,
+        projection=projection,
+        holds=holds,
+        checking=Checking(projection, holds, rules, facts, parts.clock),
+        reserving=Reserving(reservations, projection),
+        clickhouse=clickhouse,
+    )

@@ -1,0 +1,309 @@
+"""The projection: balances of the limits that are asked for, kept in memory.
+
+A limit is read once, at a vector of the log; from then on what is loaded is added, stretch by
+stretch, for all limits at once. So a decision costs no query, and what it knows is the usage up to
+one vector. Corrections, and whatever can't be added, are read anew. All of it can be dropped.
+"""
+
+import logging
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from tollgate.core.clock import Clock, datetime_from_us, us_from_datetime
+from tollgate.core.decimals import EXACT
+from tollgate.customers.attribution import Attribution
+from tollgate.customers.attribution_store import AttributionStore
+from tollgate.events.position import NOTHING, Token
+from tollgate.limits.account import Account, Supply
+from tollgate.limits.entitlement_store import EntitlementStore
+from tollgate.limits.limit_index import LimitIndex, Question
+from tollgate.limits.limit_reader import LimitReader
+from tollgate.limits.limit_rule import FailureMode, Policy
+from tollgate.limits.limit_rule_store import LimitRuleStore
+from tollgate.limits.limit_state import LimitState
+from tollgate.metering.deltas import (
+    Delta,
+    corrected_subjects,
+    end_of_ledger,
+    first_touched,
+    read_deltas,
+    read_tail,
+)
+from tollgate.metering.statement import Tail
+from tollgate.platform.clickhouse import ClickHouse
+
+_log = logging.getLogger(__name__)
+_MINUTE = timedelta(minutes=1)
+_BACK = timedelta(seconds=5)
+_SUBJECTS_BELIEVED = timedelta(seconds=5)
+_CHANGES_MAX = 10_000
+_LIMITS_MAX = 200_000
+_LOOKED_BACK = timedelta(minutes=1)
+_SKEW = timedelta(seconds=1)
+_JUST_NOW = timedelta(milliseconds=100)
+_DEFAULT = Policy()
+
+
+class Projection:
+    """Of one process. Two locks: `_reading` for who reads stores, `_lock` for what is in memory."""
+
+    def __init__(
+        self,
+        clickhouse: ClickHouse,
+        reader: LimitReader,
+        entitlements: EntitlementStore,
+        rules: LimitRuleStore,
+        attributions: AttributionStore,
+        clock: Clock,
+    ) -> None:
+        self._clickhouse = clickhouse
+        self._reader = reader
+        self._entitlements = entitlements
+        self._rules = rules
+        self._attributions = attributions
+        self._clock = clock
+        self._reading = threading.RLock()
+        self._lock = threading.RLock()
+        self._index = LimitIndex()
+        self._subjects: dict[tuple[str, str], tuple[datetime, tuple[Attribution, ...]]] = {}
+        self._vector = NOTHING
+        self._known_at: datetime | None = None
+        self._changes_at = clock.now() - _LOOKED_BACK
+        self._policies: Mapping[tuple[str, str], Policy] = {}
+
+    @property
+    def vector(self) -> Token:
+        """Usage up to here is known."""
+        return self._vector
+
+    @property
+    def known_at(self) -> datetime | None:
+        """When the stores were last looked at; None: never."""
+        return self._known_at
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def state(self, account: Account) -> LimitState | None:
+        """A limit, if it is in memory; for use under `lock`."""
+        found = self._index.get(account)
+        if found is not None:
+            found.asked_at_us = self._clock.now_us()
+        return found
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held by whoever reads a state."""
+        return self._lock
+
+    def supply_of(self, account: Account) -> Supply | None:
+        """As `Supplies.supply_of`."""
+        now = self._clock.now()
+        with self._lock:
+            state = self.state(account)
+            supply = None if state is None else state.supply(now, self._vector)
+        if supply is None or not self.is_stale(account, now):
+            return supply
+        policy = self.policy(account)
+        match policy.failure_mode:
+            case FailureMode.CLOSED:
+                return None
+            case FailureMode.OPEN:
+                return replace(supply, remaining=EXACT.add(supply.remaining, policy.open_cap))
+            case FailureMode.LAST_KNOWN:
+                return supply
+
+    def policy(self, account: Account) -> Policy:
+        """How a limit fails."""
+        return self._policies.get((account.namespace, account.feature_key), _DEFAULT)
+
+    def is_stale(self, account: Account, now: datetime) -> bool:
+        """Whether usage is not known well enough."""
+        known_at = self._known_at
+        return known_at is None or now - known_at > self.policy(account).stale_after
+
+    def refresh(self, accounts: Iterable[Account]) -> frozenset[str]:
+        """As `Supplies.refresh`: reads limits that are not in memory, and what is new of all."""
+        wanted = list(accounts)
+        with self._reading:
+            now = self._clock.now()
+            if self._known_at is None or now - self._known_at > _JUST_NOW:
+                self.tick()
+            with self._lock:
+                missing = [each for each in wanted if not self._holds(each, now)]
+            return self._read(missing, now) if missing else frozenset()
+
+    def _holds(self, account: Account, now: datetime) -> bool:
+        state = self._index.get(account)
+        is_known = state is not None and state.definition.is_active(now)
+        return is_known and not self._index.is_marked(account)
+
+    def _read(self, accounts: Collection[Account], now: datetime) -> frozenset[str]:
+        """Reads limits at the vector. Gives the ids of what is no limit at the instant."""
+        definitions = self._reader.definitions(accounts, now)
+        states = self._reader.states(definitions.values(), now, self._vector)
+        unknown = frozenset(each.id for each in accounts) - definitions.keys()
+        with self._lock:
+            for account_id in unknown:
+                self._index.drop(account_id)
+            for state in states:
+                known = self._index.get(state.definition.account)
+                asked_at_us = us_from_datetime(now) if known is None else known.asked_at_us
+                state.asked_at_us = asked_at_us
+                self._index.keep(state)
+        return unknown
+
+    def tick(self) -> None:
+        """Adds what was loaded since, and reads anew what changed otherwise.
+
+        Raises:
+            Transient: a store is away: what is known stays as it was.
+        """
+        with self._reading:
+            looked_at = self._clock.now()
+            self._policies = self._rules.policies()
+            self._follow_definitions()
+            if self._known_at is None:
+                # Nothing was read yet that would have to be added to.
+                self._vector = end_of_ledger(self._clickhouse) or NOTHING
+            tail = read_tail(self._clickhouse, self._vector)
+            if tail is not None:
+                self._add(tail)
+            self._read_again(looked_at)
+            self._known_at = looked_at
+            self._forget_some()
+
+    def _follow_definitions(self) -> None:
+        """Marks the limits whose definition changed."""
+        since, began = self._changes_at - _BACK, self._clock.now()
+        with self._lock:
+            namespaces, has_budgets = self._index.namespaces, self._index.has_budgets
+        for namespace in namespaces:
+            for each in self._entitlements.changes(namespace, since, _CHANGES_MAX):
+                with self._lock:
+                    self._index.mark(
+                        [
+                            state
+                            for state in self._index.of(namespace, each.customer_id)
+                            if state.definition.account.feature_key == each.feature_key
+                            and state.definition.record.version != each.version
+                        ]
+                    )
+        budgets = self._rules.changed_budgets(since) if has_budgets else {}
+        for (namespace, customer, feature), changed_at in budgets.items():
+            with self._lock:
+                self._index.mark(
+                    [
+                        state
+                        for state in self._index.of(namespace, customer)
+                        if state.definition.account.feature_key == feature
+                        and state.definition.account.scope
+                        and state.read_at < changed_at + _SKEW
+                    ]
+                )
+        self._changes_at = began
+
+    def _add(self, tail: Tail) -> None:
+        """Adds a stretch of the log to all limits."""
+        for namespace, event_type, subject in corrected_subjects(self._clickhouse, tail):
+            self._mark_subject(namespace, event_type, subject)
+        with self._lock:
+            questions = self._index.questions()
+        for question in questions:
+            deltas = None
+            if question.adds_up:
+                deltas = read_deltas(self._clickhouse, question.meter, dict(question.filters), tail)
+            if deltas is None:
+                self._mark_touched(question, tail)
+            else:
+                self._add_deltas(question, deltas)
+        with self._lock:
+            self._vector = tail.until
+
+    def _add_deltas(self, question: Question, deltas: Collection[Delta]) -> None:
+        """Adds what subjects used in a minute to the limits of those whose usage it is."""
+        owners = self._owners(question.meter.namespace, {each.subject for each in deltas})
+        for delta in deltas:
+            start = datetime_from_us(delta.minute_us)
+            end = start + _MINUTE
+            for owner in owners[delta.subject]:
+                own = question.of_customer.get(owner.customer_id)
+                begins, ends = owner.begins_at, owner.ends_at
+                if not own or (begins and begins >= end) or (ends and ends <= start):
+                    continue
+                # Within a minute in which an owner changes, whose it is can't be told.
+                is_whole = (not begins or begins <= start) and (not ends or ends >= end)
+                with self._lock:
+                    for state in own:
+                        if not is_whole or not state.add(start, end, delta.quantity):
+                            self._index.mark([state])
+
+    def _mark_subject(self, namespace: str, event_type: str, subject: str) -> None:
+        for each in self._owners(namespace, {subject})[subject]:
+            with self._lock:
+                self._index.mark(
+                    [
+                        state
+                        for state in self._index.of(namespace, each.customer_id)
+                        if state.definition.metering is not None
+                        and state.definition.metering.meter.event_type == event_type
+                    ]
+                )
+
+    def _mark_touched(self, question: Question, tail: Tail) -> None:
+        """Marks the limits whose usage can't be added to."""
+        subjects = set(first_touched(self._clickhouse, question.meter, tail))
+        owners = self._owners(question.meter.namespace, subjects)
+        touched = {each.customer_id for all_of in owners.values() for each in all_of}
+        with self._lock:
+            for customer in touched:
+                self._index.mark(question.of_customer.get(customer, ()))
+
+    def _owners(self, namespace: str, subjects: set[str]) -> dict[str, tuple[Attribution, ...]]:
+        """Whose the usage of subjects is; customers between whom one moved are read anew."""
+        now = self._clock.now()
+        old = {
+            each
+            for each in subjects
+            if (known := self._subjects.get((namespace, each))) is None
+            or known[0] <= now - _SUBJECTS_BELIEVED
+        }
+        if old:
+            found: dict[str, list[Attribution]] = {each: [] for each in old}
+            for each in self._attributions.of_subjects(namespace, old):
+                found[each.subject_key].append(each)
+            for subject, rows in found.items():
+                before = self._subjects.get((namespace, subject))
+                self._subjects[namespace, subject] = (now, tuple(rows))
+                if before is not None and before[1] != tuple(rows):
+                    for row in {*before[1], *rows}:
+                        self._mark_customer(namespace, row.customer_id)
+        return {each: self._subjects[namespace, each][1] for each in subjects}
+
+    def _mark_customer(self, namespace: str, customer_id: str) -> None:
+        with self._lock:
+            self._index.mark(list(self._index.of(namespace, customer_id)))
+
+    def _read_again(self, now: datetime) -> None:
+        """Reads what can't be added to, of limits that were asked for lately."""
+        lately = us_from_datetime(now - _LOOKED_BACK)
+        with self._lock:
+            marked = self._index.marked()
+            for state in marked:
+                if state.asked_at_us < lately:
+                    self._index.drop(state.definition.account.id)
+            accounts = [state.definition.account for state in marked if state.asked_at_us >= lately]
+        if accounts:
+            self._read(accounts, now)
+
+    def _forget_some(self) -> None:
+        """Keeps what is in memory bounded: what was not asked for longest goes."""
+        with self._lock:
+            over = len(self._index) - _LIMITS_MAX
+            if over > 0:
+                for state in self._index.oldest(over + _LIMITS_MAX // 10):
+                    self._index.drop(state.definition.account.id)
+            if len(self._subjects) > 2 * _LIMITS_MAX:
+                self._subjects.clear()

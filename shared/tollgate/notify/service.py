@@ -1,0 +1,182 @@
+"""The service of `functions/notify`: channels, rules and events, the watch, and deliveries.
+
+The watch is scheduled every minute: embedded by the host, else by PingSource on `POST /_/notify`.
+Deliveries are made by a thread of the process when something is due, and by a ring.
+"""
+
+import asyncio
+import importlib
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+
+from prometheus_client.core import Metric
+
+from tollgate.core.errors import TollgateError
+from tollgate.notify.api_events_v1 import open_outbox
+from tollgate.notify.api_rules_v1 import open_rules
+from tollgate.notify.deliver import Deliverer
+from tollgate.notify.doorbell import open_doorbell
+from tollgate.notify.limit_balances import open_limit_balances
+from tollgate.notify.report import open_reporter
+from tollgate.notify.rule_store import WatchStore
+from tollgate.notify.send import Sender
+from tollgate.notify.watch import Watch
+from tollgate.platform.access import Scope
+from tollgate.platform.api import ApiService, Operation
+from tollgate.platform.application import send_reply
+from tollgate.platform.body import Receive, Send, header
+from tollgate.platform.body import Scope as Request
+from tollgate.platform.database import open_database
+from tollgate.platform.keys import open_keys
+from tollgate.platform.parts import Parts
+from tollgate.platform.telemetry import counter, gauge
+
+_log = logging.getLogger(__name__)
+RING = "/_/notify"
+_PAUSE_MS = 60_000
+_PAUSE_MS_MIN = 1000
+"""Where something is due that another process has the turn of, or SQL refuses."""
+_MODULES = (
+    "tollgate.notify.api_channels_v1",
+    "tollgate.notify.api_rules_v1",
+    "tollgate.notify.api_events_v1",
+)
+
+
+def notify_operations() -> tuple[Operation, ...]:
+    """All operations that the notify function serves."""
+    found: list[Operation] = []
+    for name in _MODULES:
+        found += importlib.import_module(name).OPERATIONS
+    return tuple(found)
+
+
+def open_sender(parts: Parts) -> Sender:
+    """Sends webhooks, by the settings."""
+    return Sender(parts.clock, private_addresses=parts.settings.notify_private_addresses)
+
+
+def open_watch(parts: Parts) -> Watch:
+    """The watch over the balances that there are."""
+    return Watch(
+        parts.get(open_rules),
+        WatchStore(parts.get(open_database)),
+        parts.get(open_limit_balances),
+        parts.get(open_reporter),
+        parts.clock,
+    )
+
+
+class NotifyService(ApiService):
+    """Serves the operations; watches and delivers."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts, notify_operations())
+        self._stop = threading.Event()
+        self._doorbell = parts.get(open_doorbell)
+        self._worker = threading.Thread(target=self._work, name="notify", daemon=True)
+        self._delivering = threading.Lock()
+        self._watching: asyncio.Task[None] | None = None
+        self._failures = {"watch": 0, "deliver": 0}
+        self._attempts = {"succeeded": 0, "failed": 0, "lost": 0}
+        self._told = 0
+        self._waiting = 0
+
+    async def start(self) -> None:
+        """Begins to deliver what is due."""
+        await super().start()
+        self._worker.start()
+
+    async def stop(self) -> None:
+        """Lets what is on its way arrive."""
+        self._stop.set()
+        self._doorbell.ring()
+        if self._watching is not None:
+            await self._watching
+        await asyncio.to_thread(self._worker.join)
+        await super().stop()
+
+    async def tend(self) -> None:
+        """Begins a watch, unless one goes on; does not wait for it."""
+        self._begin_watch()
+
+    def _begin_watch(self) -> "asyncio.Task[None]":
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(asyncio.to_thread(self._try, "watch", self._watch))
+        return self._watching
+
+    def _watch(self) -> None:
+        self._told += self._parts.get(open_watch).run(self._stop)
+        self._doorbell.ring()
+
+    def _work(self) -> None:
+        """Delivers for as long as the process lives, asleep while nothing is due."""
+        while not self._stop.is_set():
+            self._try("deliver", self._deliver)
+            self._doorbell.wait(self._pause_ms())
+
+    def _deliver(self) -> None:
+        with self._delivering:
+            outbox = self._parts.get(open_outbox)
+            sender = self._parts.get(open_sender)
+            counts = Deliverer(outbox, sender, self._parts.clock).deliver(self._stop)
+            self._attempts["succeeded"] += counts.succeeded
+            self._attempts["failed"] += counts.failed
+            self._attempts["lost"] += counts.lost
+            self._waiting = outbox.waiting()
+
+    def _pause_ms(self) -> int:
+        try:
+            due = self._parts.get(open_outbox).next_due()
+        except TollgateError:
+            return _PAUSE_MS
+        if due is None:
+            return _PAUSE_MS
+        wait = (due - self._parts.clock.now()) // timedelta(milliseconds=1) + 1
+        return min(max(wait, _PAUSE_MS_MIN), _PAUSE_MS)
+
+    def _try(self, step: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except TollgateError as problem:
+            self._failures[step] += 1
+            extra = {"step": step, "problem": problem.detail}
+            _log.warning("a step of notifications failed; it is done again", extra=extra)
+        except Exception:  # noqa: BLE001 -- a step fails alone, and is tried again
+            self._failures[step] += 1
+            _log.exception("a step of notifications failed", extra={"step": step})
+
+    def metrics(self) -> Iterable[Metric]:
+        """What was told and sent, and what waits."""
+        yield counter("tollgate_notify_events", "Events that the watch wrote.", [({}, self._told)])
+        yield counter(
+            "tollgate_notify_attempts",
+            "Webhooks sent, by what came of it; lost: the lease had ended.",
+            [({"outcome": name}, count) for name, count in self._attempts.items()],
+        )
+        yield counter(
+            "tollgate_notify_failures",
+            "Steps that failed; they are done again.",
+            [({"step": name}, count) for name, count in self._failures.items()],
+        )
+        text = "Deliveries not ended when last looked at: due, on their way, or to be tried again."
+        yield gauge("tollgate_notify_waiting", text, self._waiting)
+
+    async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
+        """An operation, or a ring: that answers when all that was due is told and sent.
+
+        Where the function is a process of its own, the ring asks for no key: a PingSource carries
+        none, and a ring tells nothing and does only what is due anyway.
+        """
+        if scope["path"] != RING:
+            await super().__call__(scope, receive, send)
+            return
+        if not self._parts.settings.clickhouse_url:
+            keys = self._parts.get(open_keys)
+            access = keys.check(header(scope, b"authorization"), self._parts.clock)
+            access.require(Scope.ADMIN)
+        await asyncio.shield(self._begin_watch())
+        await asyncio.to_thread(self._try, "deliver", self._deliver)
+        await send_reply(send, 204, [], b"")
