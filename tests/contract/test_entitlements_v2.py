@@ -171,9 +171,15 @@ def test_what_was_given_outlives_its_feature(desk: Desk) -> None:
     desk.on("POST", "", 409, json=static)
     over = desk.on("PUT", f"/{desk.feature}/override", 201, json=static)
     assert (over["featureId"], made["featureId"]) == (new["id"], made["featureId"])
-    assert desk.http.delete(f"/api/v1/customers/{desk.key}").status_code == 409
+    path_v3 = f"/api/v3/openmeter/customers/{desk.id}"
+    refusal = desk.usage.call("v3", "delete-customer", "DELETE", path_v3)
+    assert refusal.status_code == 409
+    path = f"/api/v1/customers/{desk.key}"
+    refusal = desk.usage.call("v1", "deleteCustomer", "DELETE", path)
+    assert (refusal.status_code, desk.feature in refusal.json()["detail"]) == (409, True)
     desk.on("DELETE", f"/{desk.feature}", 204)
-    assert desk.http.delete(f"/api/v1/customers/{desk.key}").status_code == 204
+    gone = desk.usage.call("v3", "delete-customer", "DELETE", path_v3)
+    assert gone.status_code == 204
 
 
 def test_a_reset_begins_anew(desk: Desk) -> None:

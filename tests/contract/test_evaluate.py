@@ -4,8 +4,11 @@ The last tests hold the whole way, from events to balances, to the slow way over
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
+from threading import Event
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +20,7 @@ from tests.support.limits import at, decimals, every, facts, hour, reset
 from tests.support.limits import grant as named_grant
 from tests.support.loading import NewStage
 from tests.support.naive_burn_down import Naive, NaiveLevel
+from tests.support.rollups import House
 from tollgate.core.errors import InvalidInput
 from tollgate.limits.evaluate import history, limits_at
 from tollgate.limits.grant import Expiration, ExpirationUnit, Grant
@@ -24,8 +28,10 @@ from tollgate.limits.interval import Interval
 from tollgate.limits.plan import Facts
 from tollgate.limits.recurrence import Recurrence
 from tollgate.limits.usage_kind import UsageKind
+from tollgate.limits.usage_reader import UsageReader
 from tollgate.metering.meter import Aggregation
 from tollgate.metering.window import Windows, WindowSize, zone
+from tollgate.platform.sql import Database, migrate
 
 pytest_plugins = ["tests.support.stages"]
 FLOW, DISTINCT, LEVEL = UsageKind
@@ -242,6 +248,43 @@ def test_a_level_in_history_is_what_it_is_at_the_end(books: Books) -> None:
     assert [int(it.usage) for it in found.windows] == [4, 7, 3, 0, 20]
     assert [int(it.usage) for it in found.segments] == [3, 20]
     assert [int(it.overage) for it in found.segments] == [0, 20]
+
+
+def test_from_rollups_it_is_the_same(books: Books, tmp_path: Path) -> None:
+    """Days that nothing cuts come from rollups; the two days of a month's end from events too."""
+    migrate(url := f"sqlite:///{tmp_path / 'control.sqlite'}")
+    database = Database(url)
+    house = House(books.stage.clickhouse, database)
+    begin, june = at("2026-04-30T22:00:00"), at("2026-05-31T22:00:00")
+    renewed = given_("g", 100, begin, min_rollover=Decimal(0), max_rollover=Decimal(90))
+    known = {
+        Aggregation.SUM: books.known(monthly(begin, renewed)),
+        Aggregation.UNIQUE_COUNT: books.known(
+            replace(monthly(begin, renewed), kind=DISTINCT), Aggregation.UNIQUE_COUNT
+        ),
+        Aggregation.LATEST: books.known(
+            replace(monthly(begin, renewed), kind=LEVEL), Aggregation.LATEST
+        ),
+    }
+    house.meters = [books.meter(each) for each in known]
+    house.roll_up().build(Event())
+    days = [begin + timedelta(days=number) for number in range(40)]
+    books.use(*((day, str(number % 7)) for number, day in enumerate(days)))
+    house.roll_up().build(Event())
+    books.use((june - US, "0.5"), (june, "0.25"))
+    books.reader = UsageReader(books.stage.clickhouse, house.reader(), 60)
+    # 31 days are four weeks of 21, and 0 + 1 + 2; nine more are 3 to 6 and 0 to 4.
+    sums = books.balance(known[Aggregation.SUM], june + timedelta(days=9))
+    assert figures(sums) == expected({"g": 0}, "28.25", "15.75", "12.5")
+    assert books.balance(known[Aggregation.SUM], june).remaining == Decimal("12.5")
+    distinct = books.balance(known[Aggregation.UNIQUE_COUNT], june)
+    # Zero to six and a half, eight values, are gone; what is left rolls over up to ninety.
+    assert distinct.remaining == 90
+    later = books.balance(known[Aggregation.UNIQUE_COUNT], june + timedelta(days=9))
+    assert (later.usage, later.remaining) == decimals(8, 82)
+    latest = books.balance(known[Aggregation.LATEST], june + timedelta(days=9))
+    assert (latest.usage, latest.remaining) == decimals(4, 86)
+    database.dispose()
 
 
 @pytest.mark.parametrize(

@@ -95,10 +95,8 @@ def test_never_beyond_the_limit_whoever_dies(url: str, tmp_path: Path) -> None:
     wait_until(nothing_is_held, what="every hold has ended")
     book = desk.store.book(HOT)
     with database.connect() as connection:
-        states = {
-            row.id: row.state
-            for row in connection.execute(sa.select(reservations.c.id, reservations.c.state))
-        }
+        rows = connection.execute(sa.select(reservations.c.id, reservations.c.state))
+        states = {row.id: row.state for row in rows}
         settled = connection.execute(
             sa.select(holds.c.reservation_id, holds.c.actual).where(
                 holds.c.state == HoldState.UNSEEN.value

@@ -13,6 +13,8 @@ from tests.support.limits import ZERO, burn_down, decimals, every, facts, hour, 
 from tests.support.limits import grant as named_grant
 from tests.support.naive_burn_down import Naive, NaiveLevel
 from tollgate.limits.burn_down import BurnDown, EndReason, Segment
+from tollgate.limits.entitlement import MeteredEntitlement
+from tollgate.limits.entitlement_record import usage_period_at
 from tollgate.limits.grant import Grant
 from tollgate.limits.plan import Facts
 from tollgate.limits.usage_kind import UsageKind
@@ -214,3 +216,21 @@ def test_the_order_of_facts_does_not_matter(
         resets=tuple(chance.sample(known.resets, len(known.resets))),
     )
     assert burn(mixed, usage, until) == burn(known, usage, until)
+
+
+@given(known_facts(), hours)
+def test_the_usage_period_needs_no_usage(known: Facts, until: int) -> None:
+    """What is told from resets and the calendar alone is what the fold finds."""
+    definition = MeteredEntitlement(
+        id="e",
+        customer_id="c",
+        feature_key="f",
+        created_at=hour(0),
+        active_from=hour(0),
+        usage_period=known.usage_period,
+        measure_usage_from=known.measure_usage_from,
+    )
+    balance = burn(known, {}, until).balance
+    period, recurrence = usage_period_at(definition, known.resets, hour(until))
+    assert (period.start, period.end) == (balance.last_reset, balance.next_reset)
+    assert recurrence.period_at(hour(until)).end == period.end

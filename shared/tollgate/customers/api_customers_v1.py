@@ -79,7 +79,7 @@ def update_customer(call: Call) -> CustomerBody:
 
 
 def delete_customer(call: Call) -> None:
-    """Deletes a customer; key and subjects are free again, and what was its usage stays its."""
+    """Deletes a customer that has no entitlements; what was its usage stays its."""
     call.parts.get(open_customers).delete(call.namespace, call.path["customerIdOrKey"])
 
 
@@ -155,5 +155,6 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=delete_customer,
         status=204,
         scope=Scope.ADMIN,
+        failures=(409,),
     ),
 )

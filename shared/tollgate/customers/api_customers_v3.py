@@ -164,5 +164,6 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=delete_customer,
         status=204,
         scope=Scope.ADMIN,
+        failures=(409,),
     ),
 )

@@ -118,7 +118,7 @@ OPERATIONS: tuple[Operation, ...] = (
         scope=Scope.READ,
         handler=authorize,
         response=CheckAnswerBody,
-        failures=(403, 429),
+        failures=(400, 403, 429),
         description="External authorization of Envoy over HTTP, `auth_request` of nginx: any "
         "method, and any path behind this one. Asked by the headers `x-tollgate-customer`, "
         "`x-tollgate-feature`, `x-tollgate-amount`, `x-tollgate-scope` and `x-tollgate-key`.",

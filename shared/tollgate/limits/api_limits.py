@@ -266,6 +266,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=check,
         body=CheckBody,
         response=CheckAnswerBody,
+        failures=(404,),
         description="Answered from memory; with `Tollgate-Position` once usage up to there is "
         "known. `X-RateLimit-Limit`, `-Remaining` and `-Reset` are of "
         "the limit with the least left.",
@@ -280,6 +281,8 @@ OPERATIONS: tuple[Operation, ...] = (
         response=ReservationBody,
         status=201,
         scope=Scope.INGEST,
+        failures=(404,),
+        document={"responses": {"200": {"description": "Held before, or refused."}}},
         description="201: held. 200: it was held before under the same key, or `allowed` is false "
         "and nothing was. Never more is held than the limit less known usage.",
     ),
@@ -291,6 +294,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=list_reservations,
         query=ReservationListParameters,
         response=ReservationPageBody,
+        failures=(404,),
     ),
     _operation(
         "GET",
@@ -342,6 +346,7 @@ OPERATIONS: tuple[Operation, ...] = (
         handler=list_budgets,
         query=ReservationListParameters,
         response=BudgetPageBody,
+        failures=(404,),
     ),
     _operation(
         "DELETE",

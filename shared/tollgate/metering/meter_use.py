@@ -65,14 +65,7 @@ def refuse_if_dimensions_are_used(
     gone = meter.group_by.keys() - set(kept)
     if not gone:
         return
-    features, rights = _features.c, _entitlements.c
-    entitled = sa.exists().where(
-        rights.namespace == features.namespace,
-        rights.feature_id == features.id,
-        rights.deleted_at.is_(None),
-    )
-    counted = features.archived_at.is_(None) | entitled
-    for key, dimensions in _dimensions_by_key(connection, meter, counted).items():
+    for key, dimensions in _dimensions_by_key(connection, meter, _is_counted_by()).items():
         for name in dimensions:
             if name in gone:
                 raise Conflict(
@@ -86,13 +79,24 @@ def needed_dimensions(connection: sa.Connection, namespace: str) -> dict[str, di
     c = _features.c
     query = (
         sa.select(c.meter_id, c.key, c.dimensions)
-        .where(c.namespace == namespace, c.meter_id.is_not(None), c.archived_at.is_(None))
+        .where(c.namespace == namespace, c.meter_id.is_not(None), _is_counted_by())
         .order_by(c.key.desc())
     )
     found: dict[str, dict[str, str]] = {}
     for row in connection.execute(query):
         found.setdefault(row.meter_id, {}).update(dict.fromkeys(row.dimensions, row.key))
     return found
+
+
+def _is_counted_by() -> sa.ColumnElement[bool]:
+    """Features that are not archived, and those that somebody has a right to all the same."""
+    features, rights = _features.c, _entitlements.c
+    entitled = sa.exists().where(
+        rights.namespace == features.namespace,
+        rights.feature_id == features.id,
+        rights.deleted_at.is_(None),
+    )
+    return features.archived_at.is_(None) | entitled
 
 
 def _dimensions_by_key(
