@@ -31,6 +31,7 @@ _BUDGETS_BELIEVED_NS = 1_000_000_000
 _NAMES_MAX = 100_000
 _LOOK_SECONDS = 0.02
 _LOOKS_AT_ONCE = 4
+_LOAD_SECONDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +133,8 @@ class Checking:
 
     def stop(self) -> None:
         """Ends the thread that reads."""
-        self._loads.shutdown(wait=True, cancel_futures=True)
-        self._looks.shutdown(wait=True, cancel_futures=True)
+        self._loads.shutdown(wait=False, cancel_futures=True)
+        self._looks.shutdown(wait=False, cancel_futures=True)
 
     async def customer_id(self, namespace: str, name: str) -> str:
         """A customer's id, by id or key; a key is believed for five minutes.
@@ -221,7 +222,11 @@ class Checking:
         while not covers(self._projection.vector, position):
             if monotonic_ns() > until:
                 raise Transient(f"position {position} is not loaded after {wait_ms} ms; ask again")
-            await loop.run_in_executor(self._loads, self._projection.tick)
+            ticked = loop.run_in_executor(self._loads, self._projection.tick)
+            try:
+                await asyncio.wait_for(asyncio.shield(ticked), _LOAD_SECONDS)
+            except TimeoutError:
+                raise Transient("the usage store does not answer; ask again") from None
             if not covers(self._projection.vector, position):
                 await asyncio.sleep(_LOOK_SECONDS)
 
@@ -240,7 +245,10 @@ class Checking:
                     loop.run_in_executor(self._loads, self._load_waiting)
                 )
             mine = self._loading
-        return await asyncio.shield(mine)
+        try:
+            return await asyncio.wait_for(asyncio.shield(mine), _LOAD_SECONDS)
+        except TimeoutError:
+            raise Transient("the usage store does not answer; ask again") from None
 
     def _load_waiting(self) -> frozenset[str]:
         with self._lock:  # what comes from here on is for the next

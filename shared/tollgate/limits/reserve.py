@@ -7,7 +7,8 @@ customer costs one lock and one commit for everybody, and a slow database makes 
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic_ns
 from typing import Protocol
 
@@ -22,6 +23,7 @@ _GROUP_MAX = 256
 _WAITING_MAX = 10_000
 _BEHIND_NS = 2_000_000_000
 _PAUSE_SECONDS = 0.02
+_REFRESH_SECONDS = 2
 
 
 _Waiting = tuple[Ask, int, "asyncio.Future[Decision]"]
@@ -57,6 +59,8 @@ class Reserving:
         self._waiting: list[_Waiting] = []
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._reads = ThreadPoolExecutor(1, "reserving-read")
+        self._refreshing: Future[frozenset[str]] | None = None
         self.transactions = 0
 
     def start(self) -> None:
@@ -71,6 +75,7 @@ class Reserving:
             self._lock.notify()
         if self._thread is not None:
             self._thread.join()
+        self._reads.shutdown(wait=False, cancel_futures=True)
 
     async def ask(self, ask: Ask) -> Decision:
         """What becomes of an ask.
@@ -136,7 +141,7 @@ class Reserving:
         """Reads the supplies of asks anew; answers those that can't have any."""
         concerned = {hold.account for ask, _, _ in asks for hold in _holds(ask)}
         try:
-            unknown = self._supplies.refresh(concerned)
+            unknown = self._refresh(concerned)
         except TollgateError as refused:
             _tell([(future, refused) for _, _, future in asks])
             return []
@@ -154,6 +159,16 @@ class Reserving:
         _tell(answers)
         threading.Event().wait(_PAUSE_SECONDS)
         return left
+
+    def _refresh(self, accounts: Collection[Account]) -> frozenset[str]:
+        """As `Supplies.refresh`, but a store that hangs holds up nobody else."""
+        if self._refreshing is not None and not self._refreshing.done():
+            raise Transient("the usage store does not answer; nothing was held")
+        self._refreshing = self._reads.submit(self._supplies.refresh, accounts)
+        try:
+            return self._refreshing.result(_REFRESH_SECONDS)
+        except TimeoutError:
+            raise Transient("the usage store does not answer; nothing was held") from None
 
 
 def no_limit(account: Account) -> NotFound:
