@@ -32,6 +32,7 @@ _NAMES_MAX = 100_000
 _LOOK_SECONDS = 0.02
 _LOOKS_AT_ONCE = 4
 _LOAD_SECONDS = 3
+_LOOK_AGAIN_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,7 @@ class Checking:
         self._names: dict[tuple[str, str], tuple[int, str]] = {}
         self._budgets: dict[tuple[str, str, str], tuple[int, Sequence[Budget]]] = {}
         self._spent: dict[str, Decimal] = {}
+        self._look_again_ns = 0
 
     def stop(self) -> None:
         """Ends the thread that reads."""
@@ -200,7 +202,7 @@ class Checking:
         missing = [each for each in amounts if not self._is_known(each)]
         unknown: frozenset[str] = frozenset()
         away: Transient | None = None
-        if missing:
+        if missing or self._may_look():
             try:
                 unknown = await self._load(missing)
             except Transient as problem:
@@ -234,6 +236,14 @@ class Checking:
         with self._projection.lock:
             state = self._projection.state(account)
             return state is not None and state.definition.is_active(self._clock.now())
+
+    def _may_look(self) -> bool:
+        """Whether usage has to be looked at first, and was not tried a moment ago."""
+        now_ns = monotonic_ns()
+        if not self._projection.is_old(self._clock.now()) or now_ns < self._look_again_ns:
+            return False
+        self._look_again_ns = now_ns + _LOOK_AGAIN_NS
+        return True
 
     async def _load(self, accounts: Collection[Account]) -> frozenset[str]:
         """Reads limits; all that are asked for while others are read are read together."""

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from tollgate.core.clock import Clock
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.customers.api_customers_v1 import open_customers
 from tollgate.customers.customer_store import CustomerStore
@@ -38,6 +39,7 @@ class Limits:
     checking: Checking
     reserving: Reserving
     clickhouse: ClickHouse
+    clock: Clock
 
     def require_dimensions(
         self, namespace: str, feature_key: str, dimensions: Collection[str]
@@ -89,4 +91,5 @@ def open_limits(parts: Parts) -> Limits:
         checking=Checking(projection, holds, rules, facts, parts.clock),
         reserving=Reserving(reservations, projection),
         clickhouse=clickhouse,
+        clock=parts.clock,
     )

@@ -4,6 +4,7 @@ import importlib
 import logging
 import threading
 from collections.abc import Iterable
+from datetime import timedelta
 from time import monotonic
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -21,6 +22,9 @@ _MODULES = ("tollgate.limits.api_limits", "tollgate.limits.api_gateway")
 _log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 0.4
 _SWEEP_EVERY = 5
+_PRUNE_EVERY = 1000
+RESERVATIONS_KEPT = timedelta(days=7)
+"""After its end a reservation, and what its idempotency key stands for, can be read so long."""
 _UNPLACED_MAX = 5000
 
 
@@ -110,7 +114,7 @@ class Following:
                 _log.warning("following limits took %.1f s", monotonic() - began)
 
     def _usage(self) -> None:
-        if len(self._limits.projection):
+        if self._limits.projection.is_followed:
             self._limits.projection.tick()
 
     def _settled(self) -> None:
@@ -139,5 +143,8 @@ class Following:
 
     def _ended(self) -> None:
         self._rounds += 1
+        reservations = self._limits.reservations
         if self._rounds % _SWEEP_EVERY == 0:
-            self._limits.reservations.sweep(self._limits.projection.supply_of)
+            reservations.sweep(self._limits.projection.supply_of)
+        if self._rounds % _PRUNE_EVERY == 0:
+            reservations.prune(self._limits.clock.now() - RESERVATIONS_KEPT)

@@ -42,6 +42,8 @@ _CHANGES_MAX = 10_000
 _LIMITS_MAX = 200_000
 _LOOKED_BACK = timedelta(minutes=1)
 _SKEW = timedelta(seconds=1)
+_IDLE_AFTER = timedelta(minutes=1)
+_OLD_AFTER = timedelta(seconds=2)
 _JUST_NOW = timedelta(milliseconds=100)
 _DEFAULT = Policy()
 
@@ -72,6 +74,7 @@ class Projection:
         self._known_at: datetime | None = None
         self._changes_at = clock.now() - _LOOKED_BACK
         self._policies: Mapping[tuple[str, str], Policy] = {}
+        self._asked_at = clock.now()
 
     @property
     def vector(self) -> Token:
@@ -89,8 +92,9 @@ class Projection:
     def state(self, account: Account) -> LimitState | None:
         """A limit, if it is in memory; for use under `lock`."""
         found = self._index.get(account)
+        self._asked_at = self._clock.now()
         if found is not None:
-            found.asked_at_us = self._clock.now_us()
+            found.asked_at_us = us_from_datetime(self._asked_at)
         return found
 
     @property
@@ -114,6 +118,15 @@ class Projection:
                 return replace(supply, remaining=EXACT.add(supply.remaining, policy.open_cap))
             case FailureMode.LAST_KNOWN:
                 return supply
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether anybody asked lately: else usage is looked at when somebody does."""
+        return len(self._index) > 0 and self._clock.now() - self._asked_at < _IDLE_AFTER
+
+    def is_old(self, now: datetime) -> bool:
+        """Whether nobody has looked at the stores for a while."""
+        return self._known_at is None or now - self._known_at > _OLD_AFTER
 
     def policy(self, account: Account) -> Policy:
         """How a limit fails."""
