@@ -4,6 +4,7 @@ For every request it holds as many tokens as the answer may have, asks the model
 used, and settles. What it shows is what a real one would do, with a model that is made up.
 """
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,7 @@ _TOKENS_MAX = 1_500
 _REQUESTS_MAX = 60
 _AFTER_RESET = 3
 _POSITION = "tollgate-position"
+_LOOKS, _LOOK_SECONDS = 300, 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +148,10 @@ class _Gateway:
         self._check()
         path = f"/api/v2/customers/{self._customer}/entitlements/{_FEATURE}/reset"
         self._connection.request("POST", path, body={})
-        for _ in range(200):
+        for _ in range(_LOOKS):
             if Decimal(self._check()["available"]) == _QUOTA:
                 return
+            threading.Event().wait(_LOOK_SECONDS)
         raise CommandError("the reset is not known to limits")
 
     def metered(self) -> int:
