@@ -12,7 +12,9 @@ from tests.support.loading import NOON_US, NewStage, Sent, Stage, load_all
 from tests.support.server import wait_until
 from tollgate.core.errors import PermanentFault, Transient
 from tollgate.events.load import DAY_US
+from tollgate.events.rebuild import drop_keys_before
 from tollgate.events.record import CHECKSUM, PREAMBLE, Encoded, Group, encode_record
+from tollgate.platform.clickhouse import DATABASE
 from tollgate.platform.event_log import LOADER, StoredRecord
 from tollgate.platform.segment_log import SegmentLog
 
@@ -276,6 +278,20 @@ def test_a_loader_whose_clock_is_days_ahead_keeps_the_keys_of_the_window(stages:
         loader.tend()
         load_all(loader, [again])
         assert stage.outcomes() == {(1, 0): ("duplicate", (0, 0))}
+
+
+def test_a_loader_that_has_loaded_nothing_drops_no_keys(stages: NewStage) -> None:
+    """It knows no time of the log: what others have loaded is not for it to forget."""
+    keys = f"SELECT count() FROM {DATABASE}.event_keys"
+    with stages() as stage:
+        load_all(stage.loader(35 * DAY_US), [stage.record(0, NOON_US, Sent(id="a"))])
+        before = stage.clickhouse.query(keys)
+        assert before[0][0] > 0
+    with stages() as empty:
+        empty.loader(35 * DAY_US).tend()
+        assert empty.clickhouse.query(keys) == before
+        drop_keys_before(empty.clickhouse, -37 * DAY_US)
+        assert empty.clickhouse.query(keys) == before
 
 
 def test_two_loaders_at_the_same_time_store_each_event_once(stages: NewStage) -> None:

@@ -120,11 +120,13 @@ def _read(clickhouse: ClickHouse, chosen: dict[str, object]) -> Iterator[Numbers
 
 
 def drop_keys_before(clickhouse: ClickHouse, before_us: int) -> None:
-    """Drops the days of keys that end before an instant.
+    """Drops the days of keys that end before an instant; none before 1970, where days wrap around.
 
     Raises:
         Transient: ClickHouse is away.
     """
+    if before_us <= 0:
+        return
     rows = clickhouse.query(
         "SELECT DISTINCT partition FROM system.parts WHERE database = {database:String}"
         " AND table = 'event_keys' AND active"
