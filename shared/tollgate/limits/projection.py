@@ -8,7 +8,7 @@ one vector. Corrections, and whatever can't be added, are read anew. All of it c
 import logging
 import threading
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tollgate.core.clock import Clock, datetime_from_us, us_from_datetime
@@ -46,6 +46,20 @@ _IDLE_AFTER = timedelta(minutes=1)
 _OLD_AFTER = timedelta(seconds=2)
 _JUST_NOW = timedelta(milliseconds=100)
 _DEFAULT = Policy()
+
+
+@dataclass(frozen=True, slots=True)
+class _Risen:
+    """What a stretch of the log adds to the limits of a question.
+
+    Attributes:
+        deltas: None: it can't be added, so whose usage it is has to be read anew.
+        owners: whose the usage of its subjects is.
+    """
+
+    question: Question
+    deltas: Collection[Delta] | None
+    owners: Mapping[str, tuple[Attribution, ...]]
 
 
 class Projection:
@@ -219,60 +233,68 @@ class Projection:
         self._changes_at = began
 
     def _add(self, tail: Tail) -> None:
-        """Adds a stretch of the log to all limits."""
-        for namespace, event_type, subject in corrected_subjects(self._clickhouse, tail):
-            self._mark_subject(namespace, event_type, subject)
+        """Adds a stretch of the log to all limits; where a store fails, to none of them."""
+        corrected = self._corrected(tail)
         with self._lock:
             questions = self._index.questions()
-        for question in questions:
-            deltas = None
-            if question.adds_up:
-                deltas = read_deltas(self._clickhouse, question.meter, dict(question.filters), tail)
-            if deltas is None:
-                self._mark_touched(question, tail)
-            else:
-                self._add_deltas(question, deltas)
+        risen = [self._risen(question, tail) for question in questions]
         with self._lock:
+            for customer, event_type in corrected:
+                self._index.mark(
+                    [
+                        state
+                        for state in self._index.of(*customer)
+                        if state.definition.metering is not None
+                        and state.definition.metering.meter.event_type == event_type
+                    ]
+                )
+            for each in risen:
+                self._apply(each)
             self._vector = tail.until
 
-    def _add_deltas(self, question: Question, deltas: Collection[Delta]) -> None:
-        """Adds what subjects used in a minute to the limits of those whose usage it is."""
-        owners = self._owners(question.meter.namespace, {each.subject for each in deltas})
-        for delta in deltas:
+    def _corrected(self, tail: Tail) -> list[tuple[tuple[str, str], str]]:
+        """Namespaces with customers, and event types, whose usage corrections changed."""
+        types: dict[tuple[str, str], list[str]] = {}
+        for namespace, event_type, subject in corrected_subjects(self._clickhouse, tail):
+            types.setdefault((namespace, subject), []).append(event_type)
+        return [
+            ((namespace, owner.customer_id), event_type)
+            for (namespace, subject), of_subject in types.items()
+            for owner in self._owners(namespace, {subject})[subject]
+            for event_type in of_subject
+        ]
+
+    def _risen(self, question: Question, tail: Tail) -> "_Risen":
+        """Reads what a stretch of the log adds; changes nothing."""
+        meter, deltas = question.meter, None
+        if question.adds_up:
+            deltas = read_deltas(self._clickhouse, meter, dict(question.filters), tail)
+        if deltas is None:
+            subjects = set(first_touched(self._clickhouse, meter, tail))
+        else:
+            subjects = {each.subject for each in deltas}
+        return _Risen(question, deltas, self._owners(meter.namespace, subjects))
+
+    def _apply(self, risen: "_Risen") -> None:
+        """Adds to limits, or marks those that can't be added to."""
+        of_customer = risen.question.of_customer
+        if risen.deltas is None:
+            for customer in {each.customer_id for own in risen.owners.values() for each in own}:
+                self._index.mark(of_customer.get(customer, ()))
+            return
+        for delta in risen.deltas:
             start = datetime_from_us(delta.minute_us)
             end = start + _MINUTE
-            for owner in owners[delta.subject]:
-                own = question.of_customer.get(owner.customer_id)
+            for owner in risen.owners[delta.subject]:
+                own = of_customer.get(owner.customer_id)
                 begins, ends = owner.begins_at, owner.ends_at
                 if not own or (begins and begins >= end) or (ends and ends <= start):
                     continue
                 # Within a minute in which an owner changes, whose it is can't be told.
                 is_whole = (not begins or begins <= start) and (not ends or ends >= end)
-                with self._lock:
-                    for state in own:
-                        if not is_whole or not state.add(start, end, delta.quantity):
-                            self._index.mark([state])
-
-    def _mark_subject(self, namespace: str, event_type: str, subject: str) -> None:
-        for each in self._owners(namespace, {subject})[subject]:
-            with self._lock:
-                self._index.mark(
-                    [
-                        state
-                        for state in self._index.of(namespace, each.customer_id)
-                        if state.definition.metering is not None
-                        and state.definition.metering.meter.event_type == event_type
-                    ]
-                )
-
-    def _mark_touched(self, question: Question, tail: Tail) -> None:
-        """Marks the limits whose usage can't be added to."""
-        subjects = set(first_touched(self._clickhouse, question.meter, tail))
-        owners = self._owners(question.meter.namespace, subjects)
-        touched = {each.customer_id for all_of in owners.values() for each in all_of}
-        with self._lock:
-            for customer in touched:
-                self._index.mark(question.of_customer.get(customer, ()))
+                for state in own:
+                    if not is_whole or not state.add(start, end, delta.quantity):
+                        self._index.mark([state])
 
     def _owners(self, namespace: str, subjects: set[str]) -> dict[str, tuple[Attribution, ...]]:
         """Whose the usage of subjects is; customers between whom one moved are read anew."""

@@ -1,0 +1,156 @@
+"""Limits in memory follow usage on real stores, whichever of their questions fails."""
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from tests.support.control_plane import meter_input
+from tests.support.loading import NOON_US, NewStage, Sent, Stage
+from tollgate.core.clock import datetime_from_us
+from tollgate.core.errors import Transient
+from tollgate.customers.customer import parse_customer
+from tollgate.customers.customer_store import CustomerStore
+from tollgate.limits.account import Account
+from tollgate.limits.entitlement import IssueAfterReset
+from tollgate.limits.entitlement_record import EntitlementInput, EntitlementKind, RecurrenceInput
+from tollgate.limits.entitlement_store import EntitlementStore
+from tollgate.limits.facts_store import FactsStore
+from tollgate.limits.feature import parse_feature
+from tollgate.limits.feature_store import FeatureStore
+from tollgate.limits.interval import Interval
+from tollgate.limits.limit_reader import LimitReader
+from tollgate.limits.limit_rule_store import LimitRuleStore
+from tollgate.limits.projection import Projection
+from tollgate.limits.usage_reader import UsageReader
+from tollgate.metering.store import MeterStore
+from tollgate.platform.sql import Database
+
+pytest_plugins = ["tests.support.stages"]
+FEATURES = ("values", "events", "names")
+
+
+class Failing:
+    """An engine whose n-th query from now fails; 0: none does."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self.fails_in = 0
+
+    def query(self, *arguments: Any, **more: Any) -> Any:
+        self.fails_in -= 1
+        if self.fails_in == 0:
+            raise Transient("the store is away")
+        return self._engine.query(*arguments, **more)
+
+
+class House:
+    """A customer with a limit of each kind, in memory."""
+
+    def __init__(self, stage: Stage, database: Database) -> None:
+        self.stage, self.clock = stage, stage.clock
+        self.clock.us = NOON_US
+        namespace = stage.namespace
+        customers = CustomerStore(database, self.clock)
+        self.customer = customers.create(namespace, parse_customer({"key": "u", "name": "u"})).id
+        rights, features = (
+            EntitlementStore(database, self.clock),
+            FeatureStore(database, self.clock),
+        )
+        for key, aggregation in zip(FEATURES, ("SUM", "COUNT", "UNIQUE_COUNT"), strict=True):
+            path = None if aggregation == "COUNT" else "$.n"
+            MeterStore(database, self.clock).create(
+                namespace,
+                meter_input(key, aggregation=aggregation, eventType="t", valueProperty=path),
+            )
+            feature = {"key": key, "name": key, "meterSlug": key}
+            features.create(namespace, parse_feature(feature))
+            month = RecurrenceInput(interval=Interval(months=1), anchor=datetime_from_us(NOON_US))
+            rights.create(
+                namespace,
+                "u",
+                EntitlementInput(
+                    kind=EntitlementKind.METERED,
+                    feature=key,
+                    usage_period=month,
+                    issue_after_reset=IssueAfterReset(amount=Decimal(100)),
+                ),
+            )
+        self.failing = Failing(stage.clickhouse)
+        engine: Any = self.failing
+        rules = LimitRuleStore(database, self.clock)
+        usage = UsageReader(engine, None, 60)
+        self.projection = Projection(
+            engine,
+            LimitReader(FactsStore(database), rules, usage),
+            rights,
+            rules,
+            customers.attributions,
+            self.clock,
+        )
+        self._loader, self._offset = stage.loader(), 0
+
+    def use(self, *values: int) -> None:
+        for value in values:
+            self._offset += 1
+            self.clock.us += 1_000_000
+            event = Sent(id=str(self._offset), data=f'{{"n":{value}}}', time_us=self.clock.us)
+            self._loader.load([self.stage.record(self._offset, self.clock.us, event)])
+        self.clock.us += 1_000_000
+
+    def accounts(self) -> list[Account]:
+        return [
+            Account(namespace=self.stage.namespace, customer_id=self.customer, feature_key=feature)
+            for feature in FEATURES
+        ]
+
+    def usages(self) -> list[Decimal]:
+        """As they are in memory."""
+        found = []
+        for account in self.accounts():
+            state = self.projection.state(account)
+            assert state is not None
+            balance = state.balance(datetime_from_us(self.clock.us))
+            assert balance is not None
+            found.append(balance.usage)
+        return found
+
+
+def test_usage_counts_once_whichever_question_fails(stages: NewStage, database: Database) -> None:
+    with stages() as stage:
+        house = House(stage, database)
+        house.use(3)
+        assert house.projection.refresh(house.accounts()) == frozenset()
+        assert house.usages() == [3, 1, 1]
+        expected, failed, sent = [3, 1, 1], 0, 1
+        while True:
+            house.use(10 + sent)
+            sent += 1
+            house.failing.fails_in = failed + 1
+            try:
+                house.projection.tick()
+            except Transient:
+                failed += 1
+                house.failing.fails_in = 0
+                house.projection.tick()
+            else:
+                house.failing.fails_in = 0
+                break
+            finally:
+                expected = [expected[0] + 9 + sent, expected[1] + 1, expected[2] + 1]
+            assert house.usages() == expected, failed
+        assert failed > 6  # every question was the one that failed
+        assert house.usages() == expected
+
+
+def test_what_nobody_asked_for_lately_is_not_read_anew(
+    stages: NewStage, database: Database
+) -> None:
+    with stages() as stage:
+        house = House(stage, database)
+        house.projection.refresh(house.accounts())
+        assert len(house.projection) == 3
+        house.clock.us += timedelta(minutes=5) // timedelta(microseconds=1)
+        house.use(1)
+        house.projection.tick()
+        # Distinct values can't be added to: that limit went, the others go on.
+        assert len(house.projection) == 2
