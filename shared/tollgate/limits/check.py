@@ -74,9 +74,8 @@ class Verdict:
 class Holds:
     """What is held of accounts, as this process last heard."""
 
-    def __init__(self, store: ReservationStore, clock: Clock) -> None:
+    def __init__(self, store: ReservationStore) -> None:
         self._store = store
-        self._clock = clock
         self._books: dict[Account, Book] = {}
         self._since_us = 0
 
@@ -311,7 +310,7 @@ class Checking:
         book = self._holds.book(definition.account)
         held = EXACT.add(book.held, book.unseen)
         available = EXACT.subtract(balance.remaining, held)
-        allowed = definition.is_soft or (available >= amount if amount else available > 0)
+        allowed = definition.is_soft or _is_enough(available, amount)
         return Verdict(
             account=definition.account,
             kind=EntitlementKind.METERED,
@@ -333,10 +332,9 @@ class Checking:
         beyond = cap if mode is FailureMode.OPEN else _ZERO
         spent = self._spent.get(found.account.id, _ZERO)
         left = EXACT.subtract(EXACT.add(max(found.available, _ZERO), beyond), spent)
-        needed = found.amount or _ZERO
-        allowed = found.is_soft or (left >= needed if needed else left > 0)
+        allowed = found.is_soft or _is_enough(left, found.amount)
         if allowed:
-            self._spent[found.account.id] = EXACT.add(spent, needed)
+            self._spent[found.account.id] = EXACT.add(spent, found.amount)
         return replace(
             found,
             allowed=allowed,
@@ -349,7 +347,7 @@ class Checking:
         """A limit of which nothing is known, that fails open."""
         spent = self._spent.get(account.id, _ZERO)
         left = EXACT.subtract(cap, spent)
-        allowed = left >= amount if amount else left > 0
+        allowed = _is_enough(left, amount)
         if allowed:
             self._spent[account.id] = EXACT.add(spent, amount)
         return Verdict(
@@ -361,3 +359,8 @@ class Checking:
             failure_mode=FailureMode.OPEN,
             open_cap=cap,
         )
+
+
+def _is_enough(left: Decimal, amount: Decimal) -> bool:
+    """Whether an amount may be used of what is left; of no amount in particular: anything."""
+    return left >= amount if amount else left > 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tollgate.limits.account import Account
 from tollgate.limits.limit_state import LimitState
+from tollgate.limits.usage_reader import usage_key
 from tollgate.metering.meter import Meter
 from tollgate.platform.filters import Filter
 
@@ -121,4 +122,4 @@ def _question(state: LimitState) -> Hashable:
     metering = state.definition.metering
     if metering is None:
         return None
-    return metering.meter.id, tuple(sorted(state.definition.filters.items(), key=str))
+    return usage_key(metering.meter, state.definition.filters)

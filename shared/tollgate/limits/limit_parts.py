@@ -7,18 +7,16 @@ from tollgate.core.clock import Clock
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.customers.api_customers_v1 import open_customers
 from tollgate.customers.customer_store import CustomerStore
+from tollgate.limits.api_features_v1 import open_features
 from tollgate.limits.check import Checking, Holds
-from tollgate.limits.entitlement_store import EntitlementStore
-from tollgate.limits.facts_store import FactsStore
+from tollgate.limits.entitlement_parts import open_entitlements, open_facts, open_usage_reader
 from tollgate.limits.feature_store import FeatureStore
 from tollgate.limits.limit_reader import LimitReader
 from tollgate.limits.limit_rule_store import LimitRuleStore
 from tollgate.limits.projection import Projection
 from tollgate.limits.reservation_store import ReservationStore
 from tollgate.limits.reserve import Reserving
-from tollgate.limits.usage_reader import UsageReader
 from tollgate.metering.meter_reader import open_meters
-from tollgate.metering.rollup_reader import open_rollup_reader
 from tollgate.metering.store import MeterStore
 from tollgate.platform.clickhouse import ClickHouse
 from tollgate.platform.database import open_database
@@ -67,22 +65,21 @@ def _refused(field: str, code: str, message: str) -> InvalidInput:
 def open_limits(parts: Parts) -> Limits:
     """Puts them together; nothing runs yet."""
     database, clickhouse = parts.get(open_database), parts.get(open_clickhouse)
-    rules, facts = LimitRuleStore(database, parts.clock), FactsStore(database)
-    usage = UsageReader(clickhouse, parts.get(open_rollup_reader), parts.settings.query_seconds_max)
+    rules, facts = LimitRuleStore(database, parts.clock), parts.get(open_facts)
     customers = parts.get(open_customers)
     projection = Projection(
         clickhouse,
-        LimitReader(facts, rules, usage),
-        EntitlementStore(database, parts.clock),
+        LimitReader(facts, rules, parts.get(open_usage_reader)),
+        parts.get(open_entitlements),
         rules,
         customers.attributions,
         parts.clock,
     )
     reservations = ReservationStore(database, parts.clock)
-    holds = Holds(reservations, parts.clock)
+    holds = Holds(reservations)
     return Limits(
         customers=customers,
-        features=FeatureStore(database, parts.clock),
+        features=parts.get(open_features),
         meters=parts.get(open_meters),
         rules=rules,
         reservations=reservations,

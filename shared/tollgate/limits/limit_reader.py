@@ -5,7 +5,7 @@ from datetime import datetime
 
 from tollgate.events.position import Token
 from tollgate.limits.account import Account
-from tollgate.limits.facts_store import FactsStore, Known
+from tollgate.limits.facts_store import FactsStore
 from tollgate.limits.limit_rule import budgets_of
 from tollgate.limits.limit_rule_store import LimitRuleStore
 from tollgate.limits.limit_state import (
@@ -27,12 +27,6 @@ class LimitReader:
         self._facts = facts
         self._rules = rules
         self._usage = usage
-
-    def customer(
-        self, namespace: str, customer: str, at: datetime, features: Iterable[str]
-    ) -> tuple[str, tuple[Known, ...]]:
-        """As `FactsStore.of_customer`."""
-        return self._facts.of_customer(namespace, customer, at, list(features))
 
     def definitions(self, accounts: Iterable[Account], at: datetime) -> dict[str, LimitDefinition]:
         """Definitions by account; limits that do not hold at the instant are left out.

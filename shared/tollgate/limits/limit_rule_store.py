@@ -78,22 +78,21 @@ class LimitRuleStore:
             NotFound: there is no such customer. Conflict: it has a budget for that already.
             InvalidInput: out of bounds.
         """
-        with self._database.begin() as connection:
-            made = Budget(
-                id=new_ulid(),
-                namespace=namespace,
-                customer_id=named_customer(connection, namespace, customer),
-                feature_key=feature_key,
-                scope=scope_from_mapping(scope),
-                amount=amount,
-                created_at=self._clock.now(),
-            )
-            try:
-                with connection.begin_nested():
-                    connection.execute(budgets.insert().values(_row(made)))
-            except sa.exc.IntegrityError:
-                message = "there is a budget for this scope already; delete it first"
-                raise Conflict(message) from None
+        try:
+            with self._database.begin() as connection:
+                made = Budget(
+                    id=new_ulid(),
+                    namespace=namespace,
+                    customer_id=named_customer(connection, namespace, customer),
+                    feature_key=feature_key,
+                    scope=scope_from_mapping(scope),
+                    amount=amount,
+                    created_at=self._clock.now(),
+                )
+                connection.execute(budgets.insert().values(_row(made)))
+        except Conflict:
+            message = "there is a budget for this scope already; delete it first"
+            raise Conflict(message) from None
         return made
 
     def delete_budget(self, namespace: str, budget_id: str) -> None:

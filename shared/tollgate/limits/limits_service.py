@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from tollgate.core.errors import TollgateError
 from tollgate.events.position import Token
 from tollgate.events.stored_events import Key, find_events
+from tollgate.limits.api_gateway import gateway_request
 from tollgate.limits.limit_parts import Limits, open_limits
 from tollgate.platform.api import ApiService, Operation
 from tollgate.platform.body import Receive, Send
@@ -59,8 +60,6 @@ class LimitsService(ApiService):
 
     async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
         """As any API; what a gateway asks about comes with the path of the request it is about."""
-        from tollgate.limits.api_gateway import gateway_request
-
         await super().__call__(gateway_request(scope), receive, send)
 
     def metrics(self) -> Iterable[Metric]:
@@ -123,7 +122,7 @@ class Following:
         if not unseen:
             return
         store = self._limits.reservations
-        self._limits.reservations.advance(unseen, self._limits.projection.supply_of)
+        store.advance(unseen, self._limits.projection.supply_of)
         unplaced = store.unplaced(_UNPLACED_MAX)
         if not unplaced:
             return

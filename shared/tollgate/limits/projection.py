@@ -15,6 +15,8 @@ from tollgate.core.clock import Clock, datetime_from_us, us_from_datetime
 from tollgate.core.decimals import EXACT
 from tollgate.customers.attribution import Attribution
 from tollgate.customers.attribution_store import AttributionStore
+from tollgate.events.as_of import vector_now
+from tollgate.events.facts import has_corrections
 from tollgate.events.position import NOTHING, Token
 from tollgate.limits.account import Account, Supply
 from tollgate.limits.entitlement_store import EntitlementStore
@@ -26,11 +28,10 @@ from tollgate.limits.limit_state import LimitState
 from tollgate.metering.deltas import (
     Delta,
     corrected_subjects,
-    end_of_ledger,
     first_touched,
     read_deltas,
-    read_tail,
 )
+from tollgate.metering.query import ledger_tail
 from tollgate.metering.statement import Tail
 from tollgate.platform.clickhouse import ClickHouse
 
@@ -194,8 +195,8 @@ class Projection:
             self._follow_definitions()
             if self._known_at is None:
                 # Nothing was read yet that would have to be added to.
-                self._vector = end_of_ledger(self._clickhouse) or NOTHING
-            tail = read_tail(self._clickhouse, self._vector)
+                self._vector = vector_now(self._clickhouse)
+            tail = ledger_tail(self._clickhouse, self._vector)
             if tail is not None:
                 self._add(tail)
             self._read_again(looked_at)
@@ -237,7 +238,14 @@ class Projection:
         corrected = self._corrected(tail)
         with self._lock:
             questions = self._index.questions()
-        risen = [self._risen(question, tail) for question in questions]
+        types = {(each.meter.namespace, each.meter.event_type) for each in questions}
+        was_corrected = {each: has_corrections(self._clickhouse, *each) for each in types}
+        risen = [
+            self._risen(
+                each, tail, corrected=was_corrected[each.meter.namespace, each.meter.event_type]
+            )
+            for each in questions
+        ]
         with self._lock:
             for customer, event_type in corrected:
                 self._index.mark(
@@ -264,11 +272,13 @@ class Projection:
             for event_type in of_subject
         ]
 
-    def _risen(self, question: Question, tail: Tail) -> "_Risen":
+    def _risen(self, question: Question, tail: Tail, *, corrected: bool) -> "_Risen":
         """Reads what a stretch of the log adds; changes nothing."""
         meter, deltas = question.meter, None
         if question.adds_up:
-            deltas = read_deltas(self._clickhouse, meter, dict(question.filters), tail)
+            deltas = read_deltas(
+                self._clickhouse, meter, question.filters, tail, corrected=corrected
+            )
         if deltas is None:
             subjects = set(first_touched(self._clickhouse, meter, tail))
         else:

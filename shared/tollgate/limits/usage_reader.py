@@ -19,7 +19,7 @@ from tollgate.limits.facts_store import Metering
 from tollgate.limits.period import Period
 from tollgate.limits.plan import Plan
 from tollgate.limits.usage_kind import UsageKind
-from tollgate.metering.meter import Aggregation
+from tollgate.metering.meter import Aggregation, Meter
 from tollgate.metering.query import QueryBounds, run_query
 from tollgate.metering.question import CUSTOMER, MeterQuery, QueryRow, Stretches
 from tollgate.metering.rollup_reader import RollupReader
@@ -202,5 +202,9 @@ def _restarts(plan: Plan) -> tuple[datetime, ...]:
 
 def _key(need: Need) -> Hashable:
     """Equal for what one query can answer."""
-    filters = tuple(sorted(need.conditions.items(), key=str))
-    return need.metering.meter.id, filters, _restarts(need.plan)
+    return usage_key(need.metering.meter, need.conditions), _restarts(need.plan)
+
+
+def usage_key(meter: Meter, filters: Mapping[str, Filter]) -> Hashable:
+    """Equal for the same usage of the same meter."""
+    return meter.id, tuple(sorted(filters.items(), key=str))

@@ -4,16 +4,15 @@ A sum that was read at a vector, and what came between that vector and a later o
 the later one. Corrections can't be added: whose usage they changed is said, to be read anew.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
 from tollgate.core.clock import datetime_from_us
-from tollgate.events.facts import has_corrections
-from tollgate.events.position import Token
 from tollgate.metering.meter import Meter
 from tollgate.metering.plan import Tiling
-from tollgate.metering.query import FINAL_SETTINGS, ledger_tail
+from tollgate.metering.query import FINAL_SETTINGS
 from tollgate.metering.question import SUBJECT, MeterQuery
 from tollgate.metering.rollup import Rollups
 from tollgate.metering.statement import FromRollups, Statement, Tail, at_sql
@@ -40,36 +39,22 @@ class Delta:
     quantity: Decimal
 
 
-def end_of_ledger(clickhouse: ClickHouse) -> Token | None:
-    """The vector that has all that is loaded; None: nothing is.
-
-    Raises:
-        Transient: ClickHouse is away.
-    """
-    rows = clickhouse.query(
-        f"SELECT log_generation, log_partition, max(log_offset) FROM {DATABASE}.ledger"
-        f" WHERE log_generation = (SELECT max(log_generation) FROM {DATABASE}.ledger)"
-        " GROUP BY log_generation, log_partition",
-        settings=UNCOMPILED,
-    )
-    if not rows:
-        return None
-    return Token(generation=int(rows[0][0]), offsets={int(row[1]): int(row[2]) for row in rows})
-
-
-def read_tail(clickhouse: ClickHouse, vector: Token) -> Tail | None:
-    """What is loaded beyond a vector; None: nothing.
-
-    Raises:
-        Transient: ClickHouse is away.
-    """
-    return ledger_tail(clickhouse, vector, None)
-
-
 def read_deltas(
-    clickhouse: ClickHouse, meter: Meter, filters: dict[str, Filter], tail: Tail
+    clickhouse: ClickHouse,
+    meter: Meter,
+    filters: Mapping[str, Filter],
+    tail: Tail,
+    *,
+    corrected: bool,
 ) -> list[Delta] | None:
     """What came in a stretch of the log, of a meter that sums up or counts; None: too much.
+
+    Args:
+        clickhouse: the store.
+        meter: the meter.
+        filters: which usage, by dimension.
+        tail: the stretch.
+        corrected: what `has_corrections` says of the meter's events.
 
     Raises:
         Transient: ClickHouse is away.
@@ -77,7 +62,7 @@ def read_deltas(
     asked = MeterQuery(group_by=(SUBJECT,), filters=filters, window=WindowSize.MINUTE)
     statement = Statement(meter, asked)
     statement.vector = tail.until
-    statement.corrected = has_corrections(clickhouse, meter.namespace, meter.event_type)
+    statement.corrected = corrected
     windows = Windows(size=WindowSize.MINUTE, zone=zone("UTC"))
     none = Rollups(
         definition=0,

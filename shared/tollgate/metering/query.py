@@ -216,7 +216,7 @@ def _usable(reader: RollupReader | None, meter: Meter, asked: MeterQuery) -> Rol
     return rollups if covers(asked.as_of, rollups.vector) else None
 
 
-def ledger_tail(clickhouse: ClickHouse, vector: Token, as_of: Token | None) -> Tail | None:
+def ledger_tail(clickhouse: ClickHouse, vector: Token, as_of: Token | None = None) -> Tail | None:
     """What the ledger has beyond a vector, and up to another; None: nothing."""
     known = "" if as_of is None else f" AND {within(as_of)}"
     rows = clickhouse.query(

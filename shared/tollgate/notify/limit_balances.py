@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from tollgate.core.clock import datetime_from_us, us_from_datetime
 from tollgate.customers.api_customers_v1 import open_customers
 from tollgate.customers.attribution_store import AttributionStore
-from tollgate.events.position import NOTHING, Token, vector_from_text
+from tollgate.events.as_of import vector_now
+from tollgate.events.position import Token, vector_from_text
 from tollgate.limits.entitled_subjects import EntitledSubjects
 from tollgate.limits.entitlement_parts import (
     open_entitled_subjects,
@@ -26,7 +27,7 @@ from tollgate.limits.facts_store import FactsStore, Known
 from tollgate.limits.plan import plan
 from tollgate.limits.usage_reader import UsageReader
 from tollgate.limits.wire_entitlements_v1 import subject_entitlement_body
-from tollgate.metering.deltas import corrected_subjects, end_of_ledger, first_touched
+from tollgate.metering.deltas import corrected_subjects, first_touched
 from tollgate.metering.meter import Meter
 from tollgate.metering.query import ledger_tail
 from tollgate.metering.statement import Tail
@@ -81,7 +82,7 @@ class LimitBalances:
         self, namespace: str, features: frozenset[FeatureName] | None, since: str, at: datetime
     ) -> Look:
         """As `Balances.look`."""
-        vector = end_of_ledger(self._clickhouse) or NOTHING
+        vector = vector_now(self._clickhouse)
         return Look(
             balances=self._moved(namespace, features, _read(since), at),
             mark=str(_Mark(at, vector)),
@@ -187,7 +188,7 @@ class LimitBalances:
 
     def tail(self, vector: Token) -> Tail | None:
         """What was loaded since."""
-        return ledger_tail(self._clickhouse, vector, None)
+        return ledger_tail(self._clickhouse, vector)
 
 
 class _Moved:
