@@ -7,6 +7,7 @@ carries its mark, so whatever leaks shows in the text of an answer.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -27,13 +28,18 @@ SHARED_METER = {
     "valueProperty": "$.tokens",
     "groupBy": {"model": "$.model"},
 }
-
-
+LATENESS = {"TOLLGATE_SEAL_LATENESS_SECONDS": "86400"}
 UNIT_COST = {"type": "manual", "amount": "0.5"}
 
 
 def mark(house: str) -> str:
     return f"mark-of-{house}"
+
+
+def whole_hour(*, ago: int) -> str:
+    """The last one, or one before it. The product by itself has sealed neither: see `LATENESS`."""
+    hour = SystemClock().now().replace(minute=0, second=0, microsecond=0) - timedelta(hours=ago)
+    return hour.isoformat()
 
 
 def other(house: str) -> str:
@@ -159,7 +165,7 @@ def furnish(world: World, house: str) -> None:
     world.send(house, f"again-{mark(house)}", tokens=2)
     for number in range(3 + HOUSES.index(house)):
         world.send(house, f"more-{number}", tokens=1)
-    seal = {"through": "2020-01-01T00:00:00Z", "reason": mark(house)}
+    seal = {"through": whole_hour(ago=1), "reason": mark(house)}
     world.admin(house, "POST", "/api/v1/seals", seal)
     world.send(house, "late", time="2019-06-01T12:30:00Z", tokens=1)
     void = {"action": "void", "source": "shared", "id": "gone", "reason": mark(house)}
@@ -242,7 +248,7 @@ def furnish_notifications(world: World, house: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    server = Server(tmp_path_factory.mktemp("houses") / "data", meters=None)
+    server = Server(tmp_path_factory.mktemp("houses") / "data", None, LATENESS)
     append_broken_events(server)
     with server:
         first = server.http.post("/api/v1/access-keys", json={"scopes": ["operator"]}).json()

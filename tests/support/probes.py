@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.houses import HOUSES, SHARED_METER, World, mark
+from tests.support.houses import HOUSES, SHARED_METER, World, mark, whole_hour
 from tests.support.limit_probes import LIMITS
 from tests.support.notification_probes import NOTIFICATIONS
 from tests.support.probe import PLAIN, Probe, done
@@ -221,7 +221,7 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "ingestEvents": (Probe(body=new_event, own=done),),
     "ingest-metering-events": (Probe(body=new_event, own=done),),
     "replayDeadLetter": (Probe(path=by_letter(0), body=lambda h: {"reason": mark(h)}),),
-    "forceSeal": (Probe(body=lambda h: {"through": "2021-01-01T00:00:00Z", "reason": mark(h)}),),
+    "forceSeal": (Probe(body=lambda h: {"through": whole_hour(ago=0), "reason": mark(h)}),),
     "discardDeadLetter": (Probe(path=by_letter(1), body=lambda h: {"reason": mark(h)}),),
     "correctEvents": (Probe(body=lambda h: {"corrections": [NO_EVENT | {"id": mark(h)}]}),),
     "listCorrections": (PLAIN, Probe(query=lambda _h: {"source": "shared", "id": "gone"})),
