@@ -6,26 +6,22 @@ leaves open are ours.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from tollgate.core.errors import Fault, InvalidInput
+from tollgate.core.reading import Reading
 from tollgate.customers.subject import subject_key_fault
 
 KEY_LENGTH_MAX = 256
 NAME_LENGTH_MAX = 256
 TEXT_LENGTH_MAX = 1024
-METADATA_COUNT_MAX = 64
-METADATA_KEY_LENGTH_MAX = 256
-METADATA_VALUE_LENGTH_MAX = 4096
 SUBJECT_COUNT_MAX = 50_000
 ADDRESS_FIELDS = ("country", "postal_code", "state", "city", "line1", "line2", "phone_number")
 
 _CURRENCY = re.compile("[A-Z]{3}", re.ASCII)
 _COUNTRY = re.compile("[A-Z]{2}", re.ASCII)
-# No database stores NUL or lone surrogates in text.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +99,11 @@ def parse_customer(
     return wanted
 
 
-class _Reading:
-    """Reads untyped members and collects what is wrong with them."""
+class _Reading(Reading):
+    """Reads the members of a customer, as the wire spells them."""
 
     def __init__(self, members: Mapping[str, object], spell: Callable[[str], str]) -> None:
-        self.faults: list[Fault] = []
-        self._members = members
+        super().__init__(members)
         self._spell = spell
 
     def key(self) -> str | None:
@@ -116,54 +111,41 @@ class _Reading:
         value = self.text("key", KEY_LENGTH_MAX)
         wrong = None if value is None else subject_key_fault(value)
         if wrong is not None:
-            self._fault("key", *wrong)
+            self.fault("key", *wrong)
         return value
 
     def text(
-        self, name: str, length_max: int, *, required: bool = False, empty: bool = False
+        self, field: str, length_max: int, *, required: bool = False, empty: bool = False
     ) -> str | None:
-        field = self._spell(name)
-        value = self._members.get(field)
-        if value is None:
-            if required:
-                self._fault(field, "required", "is required")
-            return None
-        return self._checked(field, value, length_max, empty=empty)
+        return super().text(self._spell(field), length_max, required=required, empty=empty)
 
     def matching(self, name: str, pattern: re.Pattern[str], meaning: str) -> str | None:
         return self._matched(
-            self._spell(name), self._members.get(self._spell(name)), pattern, meaning
+            self._spell(name), self.members.get(self._spell(name)), pattern, meaning
         )
 
     def subject_keys(self) -> tuple[str, ...]:
         outer = self._spell("usage_attribution")
         place = f"{outer}.{self._spell('subject_keys')}"
-        usage = self._object(outer, self._members.get(outer))
+        usage = self._object(outer, self.members.get(outer))
         if usage is None:
             return ()
         keys = usage.get(self._spell("subject_keys"))
         if not isinstance(keys, list):
-            self._fault(place, "list_type", "must be a list of strings")
+            self.fault(place, "list_type", "must be a list of strings")
             return ()
         if len(keys) > SUBJECT_COUNT_MAX:
-            self._fault(place, "too_many", f"has more than {SUBJECT_COUNT_MAX} entries")
+            self.fault(place, "too_many", f"has more than {SUBJECT_COUNT_MAX} entries")
             return ()
         for number, key in enumerate(keys):
             wrong = subject_key_fault(key)
             if wrong is not None:
-                self._fault(f"{place}.{number}", *wrong)
+                self.fault(f"{place}.{number}", *wrong)
         return tuple(dict.fromkeys(key for key in keys if isinstance(key, str)))
-
-    def metadata(self) -> dict[str, str]:
-        metadata = self._object("metadata", self._members.get("metadata")) or {}
-        if len(metadata) > METADATA_COUNT_MAX:
-            self._fault("metadata", "too_many", f"has more than {METADATA_COUNT_MAX} entries")
-            return {}
-        return dict(self._texts("metadata", metadata))
 
     def address(self) -> dict[str, str] | None:
         outer = self._spell("billing_address")
-        address = self._object(outer, self._members.get(outer))
+        address = self._object(outer, self.members.get(outer))
         if address is None:
             return None
         found: dict[str, str] = {}
@@ -174,24 +156,15 @@ class _Reading:
             if name == "country":
                 text = self._matched(place, value, _COUNTRY, "two capital letters, such as US")
             else:
-                text = self._checked(place, value, TEXT_LENGTH_MAX, empty=True)
+                text = self.checked(place, value, TEXT_LENGTH_MAX, empty=True)
             if text is not None:
                 found[name] = text
         return found
 
-    def _texts(self, place: str, members: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-        for key, value in members.items():
-            inner = f"{place}.{key.encode('utf-8', 'replace').decode()[:64]}"
-            if self._checked(inner, key, METADATA_KEY_LENGTH_MAX, empty=False) is None:
-                continue
-            text = self._checked(inner, value, METADATA_VALUE_LENGTH_MAX, empty=True)
-            if text is not None:
-                yield key, text
-
     def _object(self, field: str, value: object) -> Mapping[str, object] | None:
         if value is None or isinstance(value, Mapping):
             return value
-        self._fault(field, "not_an_object", "must be an object")
+        self.fault(field, "not_an_object", "must be an object")
         return None
 
     def _matched(
@@ -199,21 +172,5 @@ class _Reading:
     ) -> str | None:
         if value is None or (isinstance(value, str) and pattern.fullmatch(value)):
             return value
-        self._fault(field, "string_pattern_mismatch", f"must be {meaning}")
+        self.fault(field, "string_pattern_mismatch", f"must be {meaning}")
         return None
-
-    def _checked(self, field: str, value: object, length_max: int, *, empty: bool) -> str | None:
-        if not isinstance(value, str):
-            self._fault(field, "not_a_string", "must be a string")
-        elif not value and not empty:
-            self._fault(field, "empty", "must not be empty")
-        elif len(value) > length_max:
-            self._fault(field, "too_long", f"has more than {length_max} characters")
-        elif _UNSTORABLE.search(value):
-            self._fault(field, "forbidden_character", "holds NUL or a lone surrogate")
-        else:
-            return value
-        return None
-
-    def _fault(self, field: str, code: str, message: str) -> None:
-        self.faults.append(Fault(field=field, code=code, message=message))

@@ -13,6 +13,7 @@ from numbers import Real
 from typing import TypedDict
 
 from tollgate.core.errors import Fault, InvalidInput
+from tollgate.core.reading import UNSTORABLE
 from tollgate.core.times import parse_instant
 
 KEY_LENGTH_MAX = 1024
@@ -26,8 +27,6 @@ UPSERT_COUNT_MAX = 1000
 
 # CloudEvents allows no control characters in an event's subject, so no usage could ever be found.
 _FORBIDDEN_IN_KEY = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-# No database stores these in text.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class SubjectFields(TypedDict, total=False):
@@ -146,7 +145,7 @@ class _Reading:
             self._fault(field, "not_a_string", "must be a string or null")
         elif len(value) > TEXT_LENGTH_MAX:
             self._fault(field, "too_long", f"has more than {TEXT_LENGTH_MAX} characters")
-        elif _UNSTORABLE.search(value):
+        elif UNSTORABLE.search(value):
             self._fault(field, "forbidden_character", "holds NUL or a lone surrogate")
         else:
             return value
@@ -199,7 +198,7 @@ class _Reading:
 
 def _is_storable(value: object) -> bool:
     if isinstance(value, str):
-        return _UNSTORABLE.search(value) is None
+        return UNSTORABLE.search(value) is None
     if isinstance(value, Real) and not isinstance(value, int):
         # A JSON reader makes infinity of 1e400; no JSON writer can give that back.
         return math.isfinite(value)

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.ids import ULID_PATTERN
+from tollgate.core.reading import NAME_LENGTH_MAX, Reading, shown
 from tollgate.limits.dimension_filter import DimensionFilter, filter_from_v1
 from tollgate.limits.unit_cost import LlmUnitCost, UnitCost, parse_unit_cost
 from tollgate.limits.usage_kind import usage_kind
@@ -19,19 +20,13 @@ from tollgate.metering.meter import SLUG_LENGTH_MAX, Meter
 from tollgate.platform.filters import Filter
 
 KEY_LENGTH_MAX = 64
-NAME_LENGTH_MAX = 256
 DESCRIPTION_LENGTH_MAX = 1024
-METADATA_COUNT_MAX = 64
-METADATA_KEY_LENGTH_MAX = 256
-METADATA_VALUE_LENGTH_MAX = 4096
 FILTER_COUNT_MAX = 10
 SIMPLE_FILTERS = "meterGroupByFilters"
 FILTERS = "advancedMeterGroupByFilters"
 
 _KEY = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*", re.ASCII)
 _ULID = re.compile(ULID_PATTERN, re.IGNORECASE)
-# No database stores NUL or lone surrogates in text.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +123,7 @@ def check_meter(wanted: FeatureInput, meter: Meter | None) -> None:
             faults += (replace(fault, field="meterSlug") for fault in refused.faults)
     for name in wanted.conditions:
         outer = SIMPLE_FILTERS if name in wanted.simple else FILTERS
-        faults += _dimension_faults(f"{outer}.{_shown(name)}", name, meter)
+        faults += _dimension_faults(f"{outer}.{shown(name)}", name, meter)
     faults += unit_cost_faults(wanted.unit_cost, meter)
     if faults:
         raise InvalidInput(tuple(faults))
@@ -160,17 +155,16 @@ def _dimension_faults(place: str, name: str, meter: Meter | None) -> Iterator[Fa
         yield Fault(field=place, code="meter_required", message=message)
     elif name not in meter.group_by:
         known = ", ".join(meter.group_by) or "none"
-        message = f"{_shown(name)} is no dimension of the meter {meter.slug}; it has: {known}"
+        message = f"{shown(name)} is no dimension of the meter {meter.slug}; it has: {known}"
         yield Fault(field=place, code="unknown_dimension", message=message)
 
 
-class _Reading:
-    """Reads untyped members and collects what is wrong with them."""
+class _Reading(Reading):
+    """Reads the members of a feature."""
 
     def __init__(self, members: Mapping[str, object]) -> None:
-        self.faults: list[Fault] = []
+        super().__init__(members)
         self.simple: frozenset[str] = frozenset()
-        self._members = members
 
     def key(self) -> str:
         key = self.text("key", KEY_LENGTH_MAX, required=True) or ""
@@ -179,55 +173,34 @@ class _Reading:
                 "must be lower-case letters and digits, in words joined by single underscores, "
                 "such as gpt4_tokens"
             )
-            self._fault("key", "invalid_slug", message)
+            self.fault("key", "invalid_slug", message)
         elif _ULID.fullmatch(key):
-            self._fault("key", "looks_like_id", "must not look like an id: 26 digits and letters")
+            self.fault("key", "looks_like_id", "must not look like an id: 26 digits and letters")
         return key
 
     def meter_slug(self) -> str | None:
         return self.text("meterSlug", SLUG_LENGTH_MAX)
 
-    def text(
-        self, name: str, length_max: int, *, required: bool = False, empty: bool = False
-    ) -> str | None:
-        value = self._members.get(name)
-        if value is None:
-            if required:
-                self._fault(name, "required", "is required")
-            return None
-        return self._checked(name, value, length_max, empty=empty)
-
-    def metadata(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for key, value in self._object("metadata", METADATA_COUNT_MAX).items():
-            place = f"metadata.{_shown(key)}"
-            if self._checked(place, key, METADATA_KEY_LENGTH_MAX, empty=False) is None:
-                continue
-            text = self._checked(place, value, METADATA_VALUE_LENGTH_MAX, empty=True)
-            if text is not None:
-                found[key] = text
-        return found
-
     def conditions(self) -> dict[str, DimensionFilter]:
         simple: dict[str, DimensionFilter] = {}
-        for name, value in self._object(SIMPLE_FILTERS, FILTER_COUNT_MAX).items():
-            place = f"{SIMPLE_FILTERS}.{_shown(name)}"
+        for name, value in self.entries(SIMPLE_FILTERS, FILTER_COUNT_MAX).items():
+            place = f"{SIMPLE_FILTERS}.{shown(name)}"
             if isinstance(value, str):
                 self._read(simple, name, {"$eq": value}, place)
             else:
-                self._fault(place, "not_a_string", f"must be a string; {FILTERS} take operators")
+                self.fault(place, "not_a_string", f"must be a string; {FILTERS} take operators")
         found: dict[str, DimensionFilter] = {}
-        for name, value in self._object(FILTERS, FILTER_COUNT_MAX).items():
-            self._read(found, name, value, f"{FILTERS}.{_shown(name)}")
+        for name, value in self.entries(FILTERS, FILTER_COUNT_MAX).items():
+            self._read(found, name, value, f"{FILTERS}.{shown(name)}")
         for name in simple.keys() & found.keys():
             if simple[name].asked != found[name].asked:
-                place = f"{FILTERS}.{_shown(name)}"
+                place = f"{FILTERS}.{shown(name)}"
                 message = f"says other than {SIMPLE_FILTERS} of the same dimension; send one"
-                self._fault(place, "conflicting", message)
+                self.fault(place, "conflicting", message)
         self.simple = frozenset(simple) - found.keys()
         joined = simple | found
         if len(joined) > FILTER_COUNT_MAX:
-            self._fault(FILTERS, "too_many", f"have more than {FILTER_COUNT_MAX} dimensions")
+            self.fault(FILTERS, "too_many", f"have more than {FILTER_COUNT_MAX} dimensions")
         return joined
 
     def _read(
@@ -237,36 +210,3 @@ class _Reading:
             found[name] = filter_from_v1(value, place)
         except InvalidInput as invalid:
             self.faults += invalid.faults
-
-    def _object(self, name: str, count_max: int) -> Mapping[str, object]:
-        value = self._members.get(name)
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping):
-            self._fault(name, "not_an_object", "must be an object")
-            return {}
-        if len(value) > count_max:
-            self._fault(name, "too_many", f"has more than {count_max} entries")
-            return {}
-        return value
-
-    def _checked(self, place: str, value: object, length_max: int, *, empty: bool) -> str | None:
-        if not isinstance(value, str):
-            self._fault(place, "not_a_string", "must be a string")
-        elif not value and not empty:
-            self._fault(place, "empty", "must not be empty")
-        elif len(value) > length_max:
-            self._fault(place, "too_long", f"has more than {length_max} characters")
-        elif _UNSTORABLE.search(value):
-            self._fault(place, "forbidden_character", "holds NUL or a lone surrogate")
-        else:
-            return value
-        return None
-
-    def _fault(self, place: str, code: str, message: str) -> None:
-        self.faults.append(Fault(field=place, code=code, message=message))
-
-
-def _shown(name: str) -> str:
-    """A client's name as a fault may quote it: encodable, and not without end."""
-    return name.encode("utf-8", "replace").decode()[:64]

@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tollgate.core.clock import us_from_datetime
 from tollgate.core.errors import Conflict, NotFound, TollgateError
+from tollgate.core.reading import shown
 from tollgate.events.position import parse_token
 from tollgate.limits.account import Account, Behind, Book, Supply, is_seen
 from tollgate.limits.reservation import (
@@ -380,5 +381,4 @@ _ENDING = ("state", "actual", "expires_at", "position")
 
 def unknown_reservation(reservation_id: str) -> NotFound:
     """What is answered of a reservation that is not there."""
-    shown = reservation_id[:64].encode("utf-8", "replace").decode()
-    return NotFound(f"there is no reservation {shown!r}")
+    return NotFound(f"there is no reservation {shown(reservation_id)!r}")

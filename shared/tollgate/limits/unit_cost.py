@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from tollgate.core.errors import Fault
+from tollgate.core.reading import text_fault
 
 AMOUNT_DIGITS_MAX = 20
 AMOUNT_FRACTION_DIGITS_MAX = 18
@@ -21,7 +22,6 @@ TOKEN_TYPES = (
 )
 
 _NUMERIC = re.compile(r"-?([0-9]+)(?:\.([0-9]+))?", re.ASCII)
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,15 +161,10 @@ def _text(value: Mapping[str, object], member: str, place: str, faults: list[Fau
     text = value.get(member)
     if text is None:
         return None
-    if not isinstance(text, str):
-        code, message = "not_a_string", "must be a string"
-    elif not text:
-        code, message = "empty", "must not be empty"
-    elif len(text) > TEXT_LENGTH_MAX:
-        code, message = "too_long", f"has more than {TEXT_LENGTH_MAX} characters"
-    elif _UNSTORABLE.search(text):
-        code, message = "forbidden_character", "holds NUL or a lone surrogate"
-    else:
+    wrong = text_fault(text, TEXT_LENGTH_MAX, empty=False)
+    if wrong is None:
+        assert isinstance(text, str)
         return text
+    code, message = wrong
     faults.append(Fault(field=f"{place}.{member}", code=code, message=message))
     return None

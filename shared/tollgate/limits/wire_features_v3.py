@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.ids import ULID_PATTERN
+from tollgate.core.reading import shown
 from tollgate.customers.customer import v1_name
 from tollgate.limits.dimension_filter import DimensionFilter, filter_from_v3
 from tollgate.limits.feature import FILTER_COUNT_MAX, Feature, FeatureInput, parse_feature
@@ -278,8 +279,7 @@ def _conditions(value: object, faults: list[Fault]) -> dict[str, DimensionFilter
     found: dict[str, DimensionFilter] = {}
     for name, sent in value.items():
         try:
-            shown = name.encode("utf-8", "replace").decode()[:64]
-            found[name] = filter_from_v3(sent, f"{place}.{shown}")
+            found[name] = filter_from_v3(sent, f"{place}.{shown(name)}")
         except InvalidInput as invalid:
             faults += invalid.faults
     return found

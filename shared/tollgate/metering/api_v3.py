@@ -8,6 +8,7 @@ from typing import Any
 
 from tollgate.core.decimals import plain_text
 from tollgate.core.errors import Conflict, Fault, InvalidInput
+from tollgate.core.reading import shown
 from tollgate.core.times import format_instant
 from tollgate.customers.api_customers_v1 import open_customers
 from tollgate.customers.customer import Customer
@@ -148,7 +149,7 @@ def query_from_body(body: UsageQueryBody) -> MeterQuery:
     faults: list[Fault] = []
     wanted = (body.filters and body.filters.dimensions) or {}
     for name, raw in wanted.items():
-        place = f"filters.dimensions.{name.encode('utf-8', 'replace').decode()[:64]}"
+        place = f"filters.dimensions.{shown(name)}"
         try:
             found = parse_query_filter_map_item(raw, place)
             if name in _RESERVED:

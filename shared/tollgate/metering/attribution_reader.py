@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import Fault, InvalidInput, Transient
+from tollgate.core.reading import shown
 from tollgate.customers.api_customers_v1 import open_customers
 from tollgate.customers.attribution import Attribution, owner_at
 from tollgate.metering.event_filters import Filters
@@ -49,7 +50,7 @@ def with_attributions(call: Call, meter: Meter, asked: MeterQuery) -> MeterQuery
         Fault(
             field="filterCustomerId",
             code="unknown_customer",
-            message=f"there is no customer {each.encode('utf-8', 'replace').decode()[:64]}",
+            message=f"there is no customer {shown(each)}",
         )
         for each in asked.customers
         if each not in found

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from tollgate.core.errors import Fault, InvalidInput
+from tollgate.core.reading import shown
 from tollgate.metering.events_list import EventField
 from tollgate.platform.filters import Filter
 
@@ -27,7 +28,7 @@ def read_filters(
     found: list[tuple[EventField, Filter]] = []
     faults: list[Fault] = []
     for name, value in wanted.items():
-        path = spell(_shown(name))
+        path = spell(shown(name))
         if name not in fields:
             message = f"is not a filter; use one of {', '.join(fields)}"
             faults.append(Fault(field=path, code="unknown_filter", message=message))
@@ -42,8 +43,3 @@ def read_filters(
     if faults:
         raise InvalidInput(tuple(faults))
     return tuple(found)
-
-
-def _shown(name: str) -> str:
-    """A client's name of a filter, fit for a fault: short, and without lone surrogates."""
-    return name.encode("utf-8", "replace").decode()[:64]

@@ -12,26 +12,21 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Self
 
-from tollgate.core.errors import Fault, InvalidInput
+from tollgate.core.errors import InvalidInput
+from tollgate.core.reading import NAME_LENGTH_MAX, UNSTORABLE, Reading, shown
 from tollgate.core.times import format_instant, parse_instant
 from tollgate.metering.jsonpath import JsonPath, parse_path
 
 SLUG_LENGTH_MAX = 64
-NAME_LENGTH_MAX = 256
 DESCRIPTION_LENGTH_MAX = 1024
 EVENT_TYPE_LENGTH_MAX = 1024
 DIMENSION_COUNT_MAX = 64
 DIMENSION_NAME_LENGTH_MAX = 128
-METADATA_COUNT_MAX = 64
-METADATA_KEY_LENGTH_MAX = 256
-METADATA_VALUE_LENGTH_MAX = 4096
 RESERVED_DIMENSIONS = ("subject", "customer_id")
 """Names that a query groups by itself; a dimension may not hide them."""
 
 _SLUG = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*")
 _DIMENSION = re.compile(r"[a-zA-Z_][0-9a-zA-Z_]*")
-# No database stores NUL or lone surrogates in text, and no event has them in its type.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class Aggregation(StrEnum):
@@ -207,21 +202,19 @@ def _shown(value: object) -> str:
     return format_instant(value) if isinstance(value, datetime) else str(value)
 
 
-class _Reading:
-    """Reads untyped members and collects what is wrong with them."""
+class _Reading(Reading):
+    """Reads the members of a meter."""
 
-    def __init__(self, raw: Mapping[str, object]) -> None:
-        self._raw = raw
-        self._faults: list[Fault] = []
+    not_an_object = "must be an object of strings"
 
     def finish(self) -> None:
-        if self._faults:
-            raise InvalidInput(tuple(self._faults))
+        if self.faults:
+            raise InvalidInput(tuple(self.faults))
 
     def slug(self) -> str:
         slug = self.text("slug", SLUG_LENGTH_MAX, required=True) or ""
         if slug and not _SLUG.fullmatch(slug):
-            self._fault(
+            self.fault(
                 "slug",
                 "invalid_slug",
                 "must be lower-case letters and digits, in words joined by single underscores, "
@@ -237,21 +230,21 @@ class _Reading:
             return Aggregation(text)
         except ValueError:
             known = ", ".join(Aggregation)
-            self._fault("aggregation", "unknown_aggregation", f"{text!r} is not one of {known}")
+            self.fault("aggregation", "unknown_aggregation", f"{text!r} is not one of {known}")
             return None
 
     def value_property(self, aggregation: Aggregation | None) -> str | None:
-        text = self._path("valueProperty", self._raw.get("valueProperty"))
-        given = self._raw.get("valueProperty") is not None
+        text = self._path("valueProperty", self.members.get("valueProperty"))
+        given = self.members.get("valueProperty") is not None
         if aggregation is Aggregation.COUNT:
             return None  # the contract: COUNT ignores it
         if aggregation is not None and not given:
             message = f"{aggregation} needs the JSONPath of a value in data, such as $.tokens"
-            self._fault("valueProperty", "required", message)
+            self.fault("valueProperty", "required", message)
         return text
 
     def instant(self, field: str) -> datetime | None:
-        value = self._raw.get(field)
+        value = self.members.get(field)
         if value is None:
             return None
         if isinstance(value, datetime) and value.tzinfo is not None:
@@ -259,101 +252,54 @@ class _Reading:
         try:
             return parse_instant(value if isinstance(value, str) else "")
         except ValueError as error:
-            self._fault(field, "invalid_time", str(error))
+            self.fault(field, "invalid_time", str(error))
             return None
 
     def changes(self, *, default_name: str, value_property: str | None) -> MeterChanges:
         return MeterChanges(
             name=self.text("name", NAME_LENGTH_MAX) or default_name,
             description=self.text("description", DESCRIPTION_LENGTH_MAX, empty=True),
-            metadata=self._metadata(),
+            metadata=self.metadata(),
             group_by=self._group_by(value_property),
         )
-
-    def text(
-        self, field: str, length_max: int, *, required: bool = False, empty: bool = False
-    ) -> str | None:
-        value = self._raw.get(field)
-        if value is None:
-            if required:
-                self._fault(field, "required", "is required")
-            return None
-        return self._checked(field, value, length_max, empty=empty)
-
-    def _checked(self, field: str, value: object, length_max: int, *, empty: bool) -> str | None:
-        if not isinstance(value, str):
-            self._fault(field, "not_a_string", "must be a string")
-        elif not value and not empty:
-            self._fault(field, "empty", "must not be empty")
-        elif len(value) > length_max:
-            self._fault(field, "too_long", f"has more than {length_max} characters")
-        elif _UNSTORABLE.search(value):
-            self._fault(field, "forbidden_character", "holds NUL or a lone surrogate")
-        else:
-            return value
-        return None
 
     def _path(self, field: str, value: object) -> str | None:
         """The text of a usable JSONPath; None if there is none or it is faulty."""
         if value is None:
             return None
         if not isinstance(value, str):
-            self._fault(field, "not_a_string", "must be a JSONPath, such as $.tokens")
+            self.fault(field, "not_a_string", "must be a JSONPath, such as $.tokens")
             return None
         try:
             parse_path(value, field)
         except InvalidInput as invalid:
-            self._faults.extend(invalid.faults)
+            self.faults.extend(invalid.faults)
             return None
-        if _UNSTORABLE.search(value):
-            self._fault(field, "forbidden_character", "holds NUL or a lone surrogate")
+        if UNSTORABLE.search(value):
+            self.fault(field, "forbidden_character", "holds NUL or a lone surrogate")
             return None
         return value
-
-    def _members(self, field: str, count_max: int) -> Mapping[str, object]:
-        """The members of an object that maps names to texts."""
-        value = self._raw.get(field)
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping):
-            self._fault(field, "not_an_object", "must be an object of strings")
-            return {}
-        if len(value) > count_max:
-            self._fault(field, "too_many", f"has more than {count_max} entries")
-            return {}
-        return value
-
-    def _metadata(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for key, value in self._members("metadata", METADATA_COUNT_MAX).items():
-            place = f"metadata.{_printable(key)}"
-            if self._checked(place, key, METADATA_KEY_LENGTH_MAX, empty=False) is None:
-                continue
-            text = self._checked(place, value, METADATA_VALUE_LENGTH_MAX, empty=True)
-            if text is not None:
-                found[key] = text
-        return found
 
     def _group_by(self, value_property: str | None) -> dict[str, str]:
         value_path = value_property and parse_path(value_property, "valueProperty")
         found: dict[str, str] = {}
-        for name, raw_path in self._members("groupBy", DIMENSION_COUNT_MAX).items():
-            place = f"groupBy.{_printable(name)}"
+        for name, raw_path in self.entries("groupBy", DIMENSION_COUNT_MAX).items():
+            place = f"groupBy.{shown(name)}"
             self._check_dimension(place, name)
             if raw_path is None:
-                self._fault(place, "required", "needs a JSONPath, such as $.model")
+                self.fault(place, "required", "needs a JSONPath, such as $.model")
             path = self._path(place, raw_path)
             if path is None:
                 continue
             if parse_path(path, place) == value_path:
                 message = "is the valueProperty too; a value cannot be its own dimension"
-                self._fault(place, "same_as_value", message)
+                self.fault(place, "same_as_value", message)
             found[name] = path
         return found
 
     def _check_dimension(self, place: str, name: str) -> None:
         if not _DIMENSION.fullmatch(name) or len(name) > DIMENSION_NAME_LENGTH_MAX:
-            self._fault(
+            self.fault(
                 place,
                 "invalid_dimension",
                 "must start with a letter or underscore and go on with letters, digits and "
@@ -361,12 +307,4 @@ class _Reading:
             )
         elif name in RESERVED_DIMENSIONS:
             message = f"{name} is reserved: every query can group by it already"
-            self._fault(place, "reserved_dimension", message)
-
-    def _fault(self, field: str, code: str, message: str) -> None:
-        self._faults.append(Fault(field=field, code=code, message=message))
-
-
-def _printable(name: object) -> str:
-    """A client's name as a fault may quote it: encodable, and not without end."""
-    return str(name).encode("utf-8", "replace").decode()[:64]
+            self.fault(place, "reserved_dimension", message)

@@ -15,6 +15,7 @@ from typing import Any
 from tollgate.core.clock import datetime_from_us, us_from_datetime
 from tollgate.core.decimals import divide
 from tollgate.core.errors import Fault, InvalidInput
+from tollgate.core.reading import shown
 from tollgate.events.facts import after, has_corrections, within
 from tollgate.events.position import Token, covers
 from tollgate.metering.gaps import filled
@@ -201,8 +202,7 @@ def _check(meter: Meter, asked: MeterQuery) -> None:
 
 def _unknown(where: str, name: str, meter: Meter) -> Fault:
     known = ", ".join(sorted(meter.group_by)) or "none"
-    shown = name.encode("utf-8", "replace").decode()[:64]
-    message = f"{shown!r} is no dimension of {meter.slug}; it has: {known}"
+    message = f"{shown(name)!r} is no dimension of {meter.slug}; it has: {known}"
     return Fault(field=where, code="unknown_dimension", message=message)
 
 

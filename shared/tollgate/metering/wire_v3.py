@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 from pydantic import BeforeValidator, Field
 
 from tollgate.core.errors import Fault, InvalidInput
+from tollgate.core.reading import shown
 from tollgate.metering.meter import Aggregation, Meter, MeterChanges, MeterInput
 from tollgate.metering.window import WindowSize
 from tollgate.metering.wire_v1 import ReadBody
@@ -223,8 +224,7 @@ def meter_from_members(members: Mapping[str, object]) -> MeterInput:
     if isinstance(aggregation, str):
         raw["aggregation"] = known.get(aggregation)
         if raw["aggregation"] is None:
-            shown = aggregation.encode("utf-8", "replace").decode()[:64]
-            message = f"{shown!r} is not one of {', '.join(known)}"
+            message = f"{shown(aggregation)!r} is not one of {', '.join(known)}"
             faults.append(Fault(field="aggregation", code="unknown_aggregation", message=message))
     if members.get("name") is None:
         faults.append(Fault(field="name", code="required", message="is required"))

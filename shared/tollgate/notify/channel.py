@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from tollgate.core.errors import InvalidInput
+from tollgate.core.reading import NAME_LENGTH_MAX
 from tollgate.notify.address import PRIVATE, is_public
-from tollgate.notify.reading import NAME_LENGTH_MAX, Reading
+from tollgate.notify.reading import Reading
 from tollgate.notify.signature import secret_fault
 
 WEBHOOK = "WEBHOOK"
@@ -113,7 +114,7 @@ def parse_channel(
     if members.get("type") != WEBHOOK:
         reading.fault("type", "unknown_type", f"must be {WEBHOOK}")
     wanted = ChannelInput(
-        name=reading.text("name", NAME_LENGTH_MAX),
+        name=reading.required_text("name", NAME_LENGTH_MAX),
         disabled=reading.flag("disabled"),
         metadata=reading.metadata(),
         url=_url(reading, private_addresses=private_addresses),
@@ -126,7 +127,7 @@ def parse_channel(
 
 
 def _url(reading: Reading, *, private_addresses: bool) -> str:
-    url = reading.text("url", URL_LENGTH_MAX)
+    url = reading.required_text("url", URL_LENGTH_MAX)
     if not url:
         return ""
     fault = url_fault(url)

@@ -11,7 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from tollgate.core.errors import InvalidInput
-from tollgate.notify.reading import NAME_LENGTH_MAX, Reading
+from tollgate.core.reading import NAME_LENGTH_MAX
+from tollgate.notify.reading import Reading
 from tollgate.notify.threshold import Level, LevelType
 
 LEVEL_COUNT_MAX = 10
@@ -97,7 +98,7 @@ def parse_rule(members: Mapping[str, object]) -> RuleInput:
     kind = _kind(reading)
     wanted = RuleInput(
         kind=kind or Kind.INVOICE_CREATED,
-        name=reading.text("name", NAME_LENGTH_MAX),
+        name=reading.required_text("name", NAME_LENGTH_MAX),
         disabled=reading.flag("disabled"),
         metadata=reading.metadata(),
         levels=_levels(reading) if kind is Kind.BALANCE_THRESHOLD else (),

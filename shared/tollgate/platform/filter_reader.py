@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tollgate.core.errors import Fault
+from tollgate.core.reading import shown
 from tollgate.core.times import parse_instant
 from tollgate.platform.filters import And, Filter
 
@@ -174,8 +175,8 @@ class Dialect:
     def place(self, path: str, name: str) -> str:
         # Names come from clients: a fault need not repeat all of a long one, and cannot repeat a
         # lone surrogate.
-        shown = name[:64].encode("utf-8", "replace").decode()
-        return f"{path}[{shown}]" if self.bracketed else f"{path}.{shown}"
+        text = shown(name)
+        return f"{path}[{text}]" if self.bracketed else f"{path}.{text}"
 
 
 def _all_of(filters: list[Filter]) -> Filter:

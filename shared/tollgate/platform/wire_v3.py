@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.core.ids import ULID_PATTERN
+from tollgate.core.reading import shown
 from tollgate.platform.wire import Wire
 
 LABELS_MAX = 50
@@ -88,7 +89,7 @@ def unknown_members(
     message = "is not a member of this request"
     return [
         Fault(
-            field=outer + name.encode("utf-8", "replace").decode()[:64],
+            field=outer + shown(name),
             code="unknown_property",
             message=message,
         )
@@ -120,7 +121,7 @@ def labels_faults(labels: object) -> list[Fault]:
     for key, value in labels.items():
         message = _label_fault(key, value) if isinstance(value, str) else ""
         if message:
-            place = "labels." + key.encode("utf-8", "replace").decode()[:64]
+            place = f"labels.{shown(key)}"
             faults.append(Fault(field=place, code="invalid_label", message=message))
     return faults
 
