@@ -6,6 +6,10 @@ tollgate_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 tollgate_venv=$tollgate_root/.venv
 tollgate_mark=$tollgate_venv/installed-lock # what the last finished installation was of
 
+# Bytecode is kept whatever the caller's environment says: else each process compiles all that it imports,
+# which doubles what a start costs, and a world is a dozen processes.
+unset PYTHONDONTWRITEBYTECODE
+
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
 fail() {
