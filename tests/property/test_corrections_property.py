@@ -28,15 +28,15 @@ Op = Sent | Correct
 class Key:
     """What the reference knows of a key.
 
-    Versions of each event that claimed it, the last in force or none; what ended a version;
-    contents by correction.
+    Versions of each event that claimed it, the last in force or none; what ended a version; the
+    operation of the void that waits for an event, the first if several do; contents by correction.
     """
 
     claims: list[list[Place]] = field(default_factory=list)
     alive: dict[Place, bool] = field(default_factory=dict)
     ended_by: dict[Place, str] = field(default_factory=dict)
     claimed_us: int = 0
-    waiting: bool = False
+    waiting: str | None = None
     decided: dict[str, str] = field(default_factory=dict)
 
     def end(self, place: Place, operation: str) -> None:
@@ -56,9 +56,9 @@ def step_event(key: Key, op: Sent, place: Place, now_us: int) -> None:
         return
     key.claims.append([place])
     key.claimed_us, key.alive[place] = now_us, True
-    if key.waiting:
-        key.end(place, "")
-        key.waiting = False
+    if key.waiting is not None:
+        key.end(place, key.waiting)
+        key.waiting = None
     elif op.backfill:
         key.end(place, op.backfill)
 
@@ -71,7 +71,8 @@ def step_correction(key: Key, op: Correct, place: Place) -> None:
     versions = [v for v in key.claims if op.target in v] if op.target else key.claims[-1:]
     if not versions:
         # Without an event a void waits; what names a version that is none is of no use.
-        key.waiting = key.waiting or (op.amends is None and op.target is None)
+        if key.waiting is None and op.amends is None and op.target is None:
+            key.waiting = op.operation
         return
     (of_claim,) = versions
     if op.amends is None:
@@ -143,6 +144,17 @@ BY_HAND: list[tuple[str, list[Op], list[list[int]]]] = [
         "a void that waited for it keeps it",
         [VOID, HELD, replace(BACK, target=(1, 0))],
         [[], [], []],
+    ),
+    (
+        "of voids that wait the first takes it, and only its operation gives it back",
+        [
+            replace(VOID, operation="b"),
+            VOID,
+            A,
+            replace(AMEND, target=(2, 0)),
+            replace(BACK, target=(2, 0)),
+        ],
+        [[], [], [], [], [4]],
     ),
 ]
 
