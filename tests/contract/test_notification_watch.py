@@ -194,6 +194,24 @@ def test_a_house_that_fails_holds_up_no_other(office: Office) -> None:
     assert office.watches.get("aaa")[1] == ""
 
 
+def test_a_feature_that_counts_what_is_told_comes_to_an_end(office: Office) -> None:
+    """What is told is usage too, and may reach a level: each link uses up a level for good."""
+    spark, counting = Account("one", granted=100), Account("two", granted=100)
+    balances = MemoryBalances([spark, counting])
+    levels = [("usage_value", n) for n in range(1, 11)]
+    rules = [office.rule(office.channel(), levels=levels) for _ in range(2)]
+    balances.use(spark, at(3, 9), 1)
+    told = total = watch(office, balances)
+    while told:
+        balances.use(counting, office.clock.now(), told)
+        told = watch(office, balances)
+        total += told
+    # One each of the spark; then all levels of what counts, of both rules, and no more.
+    assert total == len(rules) * (1 + len(levels))
+    balances.use(counting, office.clock.now(), 100)
+    assert watch(office, balances) == 0
+
+
 def test_two_watches_at_once_tell_once(office: Office, database: Database) -> None:
     account = Account("one", granted=100)
     balances = Meddling([account])

@@ -20,6 +20,7 @@ from tollgate.platform.sql import ROWS_SKIPPED_MAX, Database
 _c = events.c
 _PENDING_REASON = "waits to be sent"
 _KEYS_ASKED_MAX = 500
+_AS_IS = frozenset(each.name for each in events.columns) - {"kind", "annotations", "log_due"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +64,15 @@ class EventListing:
 class EventStore:
     """The events of every namespace."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, to_log: bool = True) -> None:
+        """Takes the database.
+
+        Args:
+            database: of the control plane.
+            to_log: whether what is written is due to be appended to the event log too.
+        """
         self._database = database
+        self._to_log = to_log
 
     def known(self, once_keys: Sequence[str]) -> frozenset[str]:
         """Those of the keys whose event is written."""
@@ -88,7 +96,7 @@ class EventStore:
         with self._database.begin() as connection:
             # Two that write the same keys in different order would wait for each other.
             ordered = sorted(wanted, key=lambda each: each.once_key)
-            return tuple(each.id for each in ordered if _write(connection, each))
+            return tuple(each.id for each in ordered if self._write(connection, each))
 
     def get(self, namespace: str, event_id: str) -> Event:
         """One event.
@@ -119,14 +127,16 @@ class EventStore:
             found = _read(connection, connection.execute(query).mappings())
             return found, connection.scalar(counting) or 0
 
+    def _write(self, connection: sa.Connection, event: NewEvent) -> bool:
+        # A test says what did not happen: nothing may count it.
+        to_log = self._to_log and not event.is_test
+        return _write(connection, event, event.created_at if to_log else None)
 
-def _write(connection: sa.Connection, event: NewEvent) -> bool:
-    values = {
-        column.name: getattr(event, column.name)
-        for column in events.columns
-        if column.name != "kind"
-    }
+
+def _write(connection: sa.Connection, event: NewEvent, log_due: datetime | None) -> bool:
+    values = {name: getattr(event, name) for name in _AS_IS}
     values |= {"kind": event.kind.value, "annotations": dict(event.annotations)}
+    values["log_due"] = log_due
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     made = connection.scalar(
         insert(events)

@@ -34,6 +34,11 @@ class NewEvent:
     subject_key: str | None = None
     annotations: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def is_test(self) -> bool:
+        """Whether nothing happened of which it tells."""
+        return TEST_ANNOTATION in self.annotations
+
 
 def new_event(
     rule: Rule,

@@ -31,7 +31,7 @@ def open_reporter(parts: Parts) -> "Reporter":
     )
     return Reporter(
         RuleStore(database, parts.clock),
-        EventStore(database),
+        EventStore(database, to_log=parts.settings.notify_log),
         describer,
         parts.clock,
         parts.get(open_doorbell).ring,

@@ -76,9 +76,17 @@ events = sa.Table(
     sa.Column("payload", Text, nullable=False),
     sa.Column("annotations", Json, nullable=False),
     sa.Column("created_at", Instant, nullable=False),
+    # When it is to be appended to the event log next; none once the log has it, or is not to.
+    sa.Column("log_due", Instant),
 )
 sa.Index("uq_notification_events_once_key", events.c.once_key, unique=True)
 sa.Index("ix_notification_events_namespace", events.c.namespace, events.c.created_at, events.c.id)
+sa.Index(
+    "ix_notification_events_log_due",
+    events.c.log_due,
+    sqlite_where=events.c.log_due.is_not(None),
+    postgresql_where=events.c.log_due.is_not(None),
+)
 
 deliveries = sa.Table(
     "notification_deliveries",
