@@ -302,6 +302,31 @@ def test_what_is_told_is_an_event_of_the_log(server: Server) -> None:
     assert {"80", "100"} <= {row["groupBy"]["level"] for row in answer.json()["data"]}
 
 
+def test_a_reset_is_told(server: Server, receiver: Receiver) -> None:
+    desk = Desk(server)
+    desk.create()
+    desk.grant(100)
+    made_channel = create(server, "channels", channel(receiver.url))["id"]
+    made = create(server, "rules", rule(made_channel, kind=KINDS[1], features=[desk.feature]))
+    desk.use(("2026-03-10T12:00:00Z", "60"))
+    desk.on("POST", f"/{desk.feature}/reset", 204, json={})
+
+    def told() -> Any:
+        assert server.http.post("/_/notify").status_code == 204
+        return listed(server, "events", rule=made["id"])["items"]
+
+    (event,) = wait_until(told, what="told")
+    (got,) = receiver.wait_for(1)
+    assert got.payload == event["payload"]
+    assert (event["type"], got.payload["type"]) == (KINDS[1], KINDS[1])
+    data = got.payload["data"]
+    assert data["customer"]["key"] == desk.key
+    assert data["feature"]["key"] == data["entitlement"]["featureKey"] == desk.feature
+    assert (data["value"]["usage"], data["entitlement"]["type"]) == (0, "metered")
+    assert data["entitlement"]["currentUsagePeriod"]["from"] == data["entitlement"]["lastReset"]
+    assert len(told()) == len(receiver.received) == 1
+
+
 def test_a_ring_tells_nothing(server: Server) -> None:
     answer = server.http.post("/_/notify")
     assert (answer.status_code, answer.content) == (204, b"")

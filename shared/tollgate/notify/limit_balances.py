@@ -99,13 +99,13 @@ class LimitBalances:
         keys = None if features is None else tuple(sorted(each.key for each in features))
         for page in self._pages(namespace, keys, at):
             now = [each for each in page if moved.has(each)]
-            yield from self._balances(namespace, now, at)
+            yield from self.at(namespace, now, at)
             ended: dict[datetime, list[Known]] = {}
             for each in now:
                 for instant in moved.ends(each):
                     ended.setdefault(instant - _JUST_BEFORE, []).append(each)
             for instant, some in ended.items():
-                yield from self._balances(namespace, some, instant)
+                yield from self.at(namespace, some, instant)
 
     def _pages(
         self, namespace: str, keys: tuple[str, ...] | None, at: datetime
@@ -129,7 +129,8 @@ class LimitBalances:
             yield [each for each in known if each.record.id in ids]
             skipped += len(rows)
 
-    def _balances(self, namespace: str, known: Sequence[Known], at: datetime) -> Iterator[Balance]:
+    def at(self, namespace: str, known: Sequence[Known], at: datetime) -> Iterator[Balance]:
+        """The balances of entitlements at an instant; of those that do not hold then, none."""
         measured = [
             each
             for each in known

@@ -22,6 +22,7 @@ from tollgate.notify.append import Appended, open_log_appender, open_log_outbox
 from tollgate.notify.deliver import Deliverer
 from tollgate.notify.doorbell import open_doorbell
 from tollgate.notify.limit_balances import open_limit_balances
+from tollgate.notify.limit_resets import open_limit_resets
 from tollgate.notify.report import open_reporter
 from tollgate.notify.rule_store import WatchStore
 from tollgate.notify.send import Sender
@@ -65,6 +66,7 @@ def open_watch(parts: Parts) -> Watch:
         parts.get(open_rules),
         WatchStore(parts.get(open_database)),
         parts.get(open_limit_balances),
+        parts.get(open_limit_resets),
         parts.get(open_reporter),
         parts.clock,
     )

@@ -37,6 +37,8 @@ rules = sa.Table(
     sa.Column("levels", Json, nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("updated_at", Instant, nullable=False),
+    # What happened before it came into force is not told by a rule of resets.
+    sa.Column("enabled_at", Instant, nullable=False),
     sa.Column("deleted_at", Instant),
 )
 sa.Index("ix_notification_rules_namespace", rules.c.namespace, rules.c.kind, rules.c.id)
@@ -118,4 +120,6 @@ watches = sa.Table(
     # Rises with every change of a rule: what was looked at before it must be looked at again.
     sa.Column("generation", sa.BigInteger, nullable=False),
     sa.Column("mark", Text, nullable=False),
+    # Up to when resets were reported; a change of a rule does not take it back.
+    sa.Column("resets_at", Instant),
 )
