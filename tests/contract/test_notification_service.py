@@ -76,6 +76,27 @@ def test_a_watch_that_is_rung_is_heard_by_the_receiver(
     assert {event.deliveries[0].state for event in office.told()} == {"SUCCESS"}
 
 
+def test_what_is_old_is_deleted_by_the_schedule(
+    parts: Parts, clock: StandingClock, receiver: Receiver
+) -> None:
+    office = Office(parts.get(open_database), clock)
+    office.rule(office.channel(receiver.url))
+    office.reporter.report_balance(balance(100))
+
+    async def live() -> None:
+        made = NotifyService(parts)
+        for worker in made._workers:
+            await asyncio.to_thread(worker.work)
+        clock.move(days=parts.settings.notify_retention_days)
+        await made._begin_watch()
+        assert len(office.told()) == 1
+        clock.move(seconds=1)
+        await made._begin_watch()
+        assert (office.told(), made._deleted) == ((), 1)
+
+    asyncio.run(live())
+
+
 def test_a_worker_sleeps_until_something_is_due(
     parts: Parts, clock: StandingClock, receiver: Receiver
 ) -> None:
@@ -149,6 +170,6 @@ def test_nothing_is_watched_where_there_is_nothing_to_watch(parts: Parts) -> Non
         await made.tend()
         await asyncio.to_thread(wait_until, lambda: made._watching and made._watching.done())
         await made.stop()
-        assert made._failures == {"watch": 0, "deliver": 0, "append": 0}
+        assert made._failures == {"watch": 0, "deliver": 0, "append": 0, "delete": 0}
 
     asyncio.run(live())

@@ -11,10 +11,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from tollgate.core.errors import NotFound
 from tollgate.notify.channel_store import Order
 from tollgate.notify.delivery import Delivery, State, attempt_from_members
-from tollgate.notify.new_event import NewEvent
+from tollgate.notify.new_event import NewEvent, key_digest
 from tollgate.notify.rule import Kind, Rule
 from tollgate.notify.rule_store import rules_from_rows
-from tollgate.notify.tables import channels, deliveries, events, rule_channels, rules
+from tollgate.notify.tables import channels, deliveries, events, rule_channels, rules, told
 from tollgate.platform.sql import ROWS_SKIPPED_MAX, Database
 
 _c = events.c
@@ -75,19 +75,22 @@ class EventStore:
         self._to_log = to_log
 
     def known(self, once_keys: Sequence[str]) -> frozenset[str]:
-        """Those of the keys whose event is written."""
+        """Those of the keys whose event was written, and may be gone again."""
         found: set[str] = set()
         with self._database.connect() as connection:
             for begin in range(0, len(once_keys), _KEYS_ASKED_MAX):
                 asked = once_keys[begin : begin + _KEYS_ASKED_MAX]
                 query = sa.select(_c.once_key).where(_c.once_key.in_(asked))
                 found.update(connection.scalars(query))
+                key_of = {key_digest(key): key for key in asked}
+                query_told = sa.select(told.c.digest).where(told.c.digest.in_(key_of))
+                found.update(key_of[bytes(each)] for each in connection.scalars(query_told))
         return frozenset(found)
 
     def write(self, wanted: Sequence[NewEvent]) -> tuple[str, ...]:
         """Writes events, each with a delivery to every channel of its rule; all or none.
 
-        An event whose key is written already is left out. The unique key decides, so of two that
+        An event whose key was written already is left out. The unique key decides, so of two that
         write the same at once one does.
 
         Returns:
@@ -145,6 +148,10 @@ def _write(connection: sa.Connection, event: NewEvent, log_due: datetime | None)
         .returning(events.c.id)
     )
     if made is None:
+        return False
+    # After the insert, which waits for whoever deletes an event of the same key just now.
+    if connection.scalar(sa.select(told).where(told.c.digest == key_digest(event.once_key))):
+        connection.execute(events.delete().where(_c.id == event.id))
         return False
     query = (
         sa.select(rule_channels.c.channel_id)

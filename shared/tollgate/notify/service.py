@@ -24,6 +24,7 @@ from tollgate.notify.doorbell import open_doorbell
 from tollgate.notify.limit_balances import open_limit_balances
 from tollgate.notify.limit_resets import open_limit_resets
 from tollgate.notify.report import open_reporter
+from tollgate.notify.retain import open_retention
 from tollgate.notify.rule_store import WatchStore
 from tollgate.notify.send import Sender
 from tollgate.notify.watch import Watch
@@ -85,10 +86,11 @@ class NotifyService(ApiService):
             self._worker("append", self._append, lambda: parts.get(open_log_outbox).next_due()),
         )
         self._watching: asyncio.Task[None] | None = None
-        self._failures = {"watch": 0, "deliver": 0, "append": 0}
+        self._failures = {"watch": 0, "deliver": 0, "append": 0, "delete": 0}
         self._attempts = {"succeeded": 0, "failed": 0, "lost": 0}
         self._appended = Appended()
         self._told = 0
+        self._deleted = 0
         self._waiting = {"deliver": 0, "append": 0}
 
     def _worker(
@@ -119,12 +121,19 @@ class NotifyService(ApiService):
 
     def _begin_watch(self) -> "asyncio.Task[None]":
         if self._watching is None or self._watching.done():
-            self._watching = asyncio.create_task(asyncio.to_thread(self._try, "watch", self._watch))
+            self._watching = asyncio.create_task(asyncio.to_thread(self._pass))
         return self._watching
+
+    def _pass(self) -> None:
+        self._try("watch", self._watch)
+        self._try("delete", self._delete)
 
     def _watch(self) -> None:
         self._told += self._parts.get(open_watch).run(self._stop)
         self._doorbell.ring()
+
+    def _delete(self) -> None:
+        self._deleted += self._parts.get(open_retention).run(self._stop)
 
     def _deliver(self) -> None:
         outbox = self._parts.get(open_outbox)
@@ -156,6 +165,11 @@ class NotifyService(ApiService):
     def metrics(self) -> Iterable[Metric]:
         """What was told, sent and appended, and what waits."""
         yield counter("tollgate_notify_events", "Events that the watch wrote.", [({}, self._told)])
+        yield counter(
+            "tollgate_notify_events_deleted",
+            "Events that were older than they are kept.",
+            [({}, self._deleted)],
+        )
         yield counter(
             "tollgate_notify_attempts",
             "Webhooks sent, by what came of it; lost: the lease had ended.",

@@ -82,12 +82,20 @@ events = sa.Table(
     sa.Column("log_due", Instant),
 )
 sa.Index("uq_notification_events_once_key", events.c.once_key, unique=True)
+sa.Index("ix_notification_events_created_at", events.c.created_at, events.c.id)
 sa.Index("ix_notification_events_namespace", events.c.namespace, events.c.created_at, events.c.id)
 sa.Index(
     "ix_notification_events_log_due",
     events.c.log_due,
     sqlite_where=events.c.log_due.is_not(None),
     postgresql_where=events.c.log_due.is_not(None),
+)
+
+# What events told that are not kept any more: digests of their once keys.
+told = sa.Table(
+    "notification_told",
+    metadata,
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
 )
 
 deliveries = sa.Table(

@@ -192,6 +192,14 @@ class Settings(BaseModel):
             " whoever makes a channel then reaches what this machine reaches"
         ),
     ] = False
+    notify_retention_days: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=36_500,
+            description="how long notification events and their deliveries are kept; 0: for ever",
+        ),
+    ] = 90
     notify_log: Annotated[
         bool,
         Field(
