@@ -49,8 +49,8 @@ class Balances(Protocol):
         Moved has a balance whose usage changed (by an event loaded, a correction, a moved subject),
         whose grants or resets changed, or for which, after the time of the earlier look and up to
         `at`, a grant began, ended or recurred, or a usage period ended. Of a usage period that
-        ended, or that a late event belongs to, there is a balance too, as it was at the period's
-        end: what was reached in its last moments would be lost else.
+        ended, or that a late event belongs to or precedes, there is a balance too, as it was at the
+        period's end: what was reached in its last moments would be lost else.
 
         Args:
             namespace: whose.
