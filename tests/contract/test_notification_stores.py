@@ -18,7 +18,7 @@ from tollgate.customers.store import SubjectStore
 from tollgate.customers.subject import parse_subjects
 from tollgate.limits.feature import parse_feature
 from tollgate.limits.feature_store import FeatureStore
-from tollgate.notify.balance import InvoiceChange
+from tollgate.notify.balance import Balance, EntitlementReset, InvoiceChange
 from tollgate.notify.channel import Channel, parse_channel
 from tollgate.notify.channel_store import ChannelListing, Order
 from tollgate.notify.delivery import State
@@ -294,10 +294,16 @@ def test_resets_and_invoices_are_told_once(office: Office) -> None:
     channel = office.channel()
     office.rule(channel, type="entitlements.reset", features=[TOKENS])
     office.rule(channel, type="invoice.updated")
-    assert len(office.reporter.report_reset(balance())) == 1
-    assert office.reporter.report_reset(balance(5)) == ()
-    assert len(office.reporter.report_reset(balance(period_start=APRIL))) == 1
-    assert office.reporter.report_reset(balance(feature=CALLS)) == ()
+
+    def report(begun: Balance) -> int:
+        reset = EntitlementReset(balance=begun, happened_at=office.clock.now())
+        return len(office.reporter.report_resets([reset]))
+
+    assert office.reporter.report_resets([]) == ()
+    assert report(balance()) == 1
+    assert report(balance(5)) == 0
+    assert report(balance(period_start=APRIL)) == 1
+    assert report(balance(feature=CALLS)) == 0
 
     def change(name: str, kind: Kind = Kind.INVOICE_UPDATED) -> InvoiceChange:
         return InvoiceChange(

@@ -1,19 +1,19 @@
 """The watch finds what usage, time, late events and new rules change, and loses nothing."""
 
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.support.notifications import NS, Account, MemoryBalances, Office
+from tests.support.notifications import NS, Account, MemoryBalances, MemoryResets, Office
 from tests.support.reservations import StandingClock
 from tollgate.core.errors import Transient
 from tollgate.core.ids import new_ulid
 from tollgate.notify.balance import Balance
 from tollgate.notify.channel import parse_channel
 from tollgate.notify.rule import FeatureName, parse_rule
-from tollgate.notify.watch import Balances, Watch
+from tollgate.notify.watch import Balances, Resets, Watch
 from tollgate.platform.sql import Database
 
 CALLS = FeatureName(id=new_ulid(), key="calls")
@@ -35,8 +35,15 @@ def at(month: int, day: int) -> datetime:
     return datetime(2026, month, day, tzinfo=UTC)
 
 
-def watch(office: Office, balances: Balances) -> int:
-    made = Watch(office.rules, office.watches, balances, office.reporter, office.clock)
+def watch(office: Office, balances: Balances, resets: Resets | None = None) -> int:
+    made = Watch(
+        office.rules,
+        office.watches,
+        balances,
+        resets or MemoryResets(),
+        office.reporter,
+        office.clock,
+    )
     return made.run(threading.Event())
 
 
@@ -145,9 +152,9 @@ def test_a_rule_that_comes_during_a_look_loses_nothing(office: Office) -> None:
     balances.meddle = lambda: office.rule(channel, levels=[("usage_value", 50)])
     # The reports are made with the rules of their moment; the mark stays in any case.
     told = watch(office, balances)
-    assert office.watches.get(NS)[1] == ""
+    assert office.watches.get(NS).mark == ""
     assert told + watch(office, balances) == 1
-    assert office.watches.get(NS)[1] != ""
+    assert office.watches.get(NS).mark != ""
 
 
 def test_a_failure_leaves_the_mark(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,8 +197,68 @@ def test_a_house_that_fails_holds_up_no_other(office: Office) -> None:
     with pytest.raises(Transient, match="zzz"):
         watch(office, OneAway())
     assert len(office.told()) == 1
-    assert office.watches.get(NS)[1] != ""
-    assert office.watches.get("aaa")[1] == ""
+    assert office.watches.get(NS).mark != ""
+    assert office.watches.get("aaa").mark == ""
+
+
+def test_a_feature_that_counts_what_is_told_comes_to_an_end(office: Office) -> None:
+    """What is told is usage too, and may reach a level: each link uses up a level for good."""
+    spark, counting = Account("one", granted=100), Account("two", granted=100)
+    balances = MemoryBalances([spark, counting])
+    levels = [("usage_value", n) for n in range(1, 11)]
+    rules = [office.rule(office.channel(), levels=levels) for _ in range(2)]
+    balances.use(spark, at(3, 9), 1)
+    told = total = watch(office, balances)
+    while told:
+        balances.use(counting, office.clock.now(), told)
+        told = watch(office, balances)
+        total += told
+    # One each of the spark; then all levels of what counts, of both rules, and no more.
+    assert total == len(rules) * (1 + len(levels))
+    balances.use(counting, office.clock.now(), 100)
+    assert watch(office, balances) == 0
+
+
+def test_resets_are_told_from_where_the_last_look_ended(
+    office: Office, standing: StandingClock
+) -> None:
+    resets = MemoryResets()
+    began = standing.now()
+    office.rule(office.channel(), type="entitlements.reset")
+    standing.instant = at(3, 12)
+    resets.reset("one", at(3, 11))
+    resets.reset("before", at(3, 9))
+    assert watch(office, MemoryBalances(), resets) == 1
+    standing.instant = at(3, 13)
+    resets.reset("two", at(3, 5), happened_at=at(3, 13))
+    assert watch(office, MemoryBalances(), resets) == 1
+    assert resets.looks == [began - timedelta(microseconds=1), at(3, 12)]
+    assert office.watches.get(NS).resets_at == at(3, 13)
+
+
+def test_a_look_at_resets_that_fails_is_made_again_and_holds_up_no_levels(
+    office: Office, standing: StandingClock
+) -> None:
+    class Away(MemoryResets):
+        def resets(self, *arguments: Any) -> Any:
+            yield from super().resets(*arguments)
+            raise Transient("usage is away")
+
+    account = Account("one", granted=100)
+    balances = MemoryBalances([account])
+    balances.use(account, at(3, 9), 60)
+    office.rule(office.channel(), type="entitlements.reset")
+    office.rule(office.channel(), levels=[("usage_value", 50)])
+    standing.instant = at(3, 12)
+    away, back = Away(), MemoryResets()
+    for each in (away, back):
+        each.reset("one", at(3, 11))
+    with pytest.raises(Transient):
+        watch(office, balances, away)
+    assert [event.kind for event in office.told()] == ["entitlements.balance.threshold"]
+    assert office.watches.get(NS).resets_at is None
+    assert watch(office, balances, back) == 1
+    assert watch(office, balances, back) == 0
 
 
 def test_two_watches_at_once_tell_once(office: Office, database: Database) -> None:

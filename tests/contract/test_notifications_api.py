@@ -7,9 +7,12 @@ import httpx
 import pytest
 
 from tests.support.contract import checked
+from tests.support.entitlements import Desk
 from tests.support.receiver import Answer, Receiver, receiving
 from tests.support.server import Server, wait_until
+from tests.support.usage import Usage
 from tollgate.core.ids import new_ulid
+from tollgate.core.times import parse_instant
 
 ROOT = "/api/v1/notification"
 KINDS = (
@@ -18,6 +21,7 @@ KINDS = (
     "invoice.created",
     "invoice.updated",
 )
+NEARLY_AND_WHOLLY = [{"type": "usage_percentage", "value": value} for value in (80, 100)]
 NAMES = {
     ("GET", "channels"): "getNotificationChannel",
     ("PUT", "channels"): "updateNotificationChannel",
@@ -254,6 +258,73 @@ def test_lists_are_paged_and_sorted(server: Server) -> None:
     for what, operation in LIST.items():
         answer = server.http.get(f"{ROOT}/{what}", params={"pageSize": 0})
         assert checked("v1", operation, answer).status_code == 400
+
+
+def test_what_is_told_is_an_event_of_the_log(server: Server) -> None:
+    desk = Desk(server)
+    desk.create()
+    desk.grant(100)
+    made_channel = create(server, "channels", channel(disabled=True))["id"]
+    sent = rule(made_channel, features=[desk.feature], thresholds=NEARLY_AND_WHOLLY)
+    made = create(server, "rules", sent)
+    desk.use(("2026-03-10T12:00:00Z", "100"))
+
+    def told() -> Any:
+        assert server.http.post("/_/notify").status_code == 204
+        found = listed(server, "events", rule=made["id"])["items"]
+        return found if len(found) == 2 else None
+
+    for event in wait_until(told, what="told"):
+
+        def logged(event_id: str = event["id"]) -> Any:
+            return server.http.get("/api/v1/events", params={"id": event_id}).json()
+
+        (found,) = wait_until(logged, what="in the log")
+        assert found["event"] | {"data": event["payload"]} == {
+            "specversion": "1.0",
+            "id": event["id"],
+            "source": "tollgate/notify",
+            "type": f"tollgate.{KINDS[0]}",
+            "subject": desk.key,
+            "time": found["event"]["time"],
+            "data": event["payload"],
+        } | {"datacontenttype": "application/json"}
+        assert parse_instant(found["event"]["time"]) == parse_instant(event["createdAt"])
+        assert found["event"]["data"] == event["payload"]
+    # A meter counts it, and it is the customer's usage.
+    usage = Usage(server)
+    body = {"eventType": f"tollgate.{KINDS[0]}", "groupBy": {"level": "$.data.threshold.value"}}
+    slug = usage.meter("COUNT", **body)
+    answer = server.http.get(
+        f"/api/v1/meters/{slug}/query", params={"filterCustomerId": desk.id, "groupBy": "level"}
+    )
+    # Rules of other tests, of all features, may tell of this customer too.
+    assert {"80", "100"} <= {row["groupBy"]["level"] for row in answer.json()["data"]}
+
+
+def test_a_reset_is_told(server: Server, receiver: Receiver) -> None:
+    desk = Desk(server)
+    desk.create()
+    desk.grant(100)
+    made_channel = create(server, "channels", channel(receiver.url))["id"]
+    made = create(server, "rules", rule(made_channel, kind=KINDS[1], features=[desk.feature]))
+    desk.use(("2026-03-10T12:00:00Z", "60"))
+    desk.on("POST", f"/{desk.feature}/reset", 204, json={})
+
+    def told() -> Any:
+        assert server.http.post("/_/notify").status_code == 204
+        return listed(server, "events", rule=made["id"])["items"]
+
+    (event,) = wait_until(told, what="told")
+    (got,) = receiver.wait_for(1)
+    assert got.payload == event["payload"]
+    assert (event["type"], got.payload["type"]) == (KINDS[1], KINDS[1])
+    data = got.payload["data"]
+    assert data["customer"]["key"] == desk.key
+    assert data["feature"]["key"] == data["entitlement"]["featureKey"] == desk.feature
+    assert (data["value"]["usage"], data["entitlement"]["type"]) == (0, "metered")
+    assert data["entitlement"]["currentUsagePeriod"]["from"] == data["entitlement"]["lastReset"]
+    assert len(told()) == len(receiver.received) == 1
 
 
 def test_a_ring_tells_nothing(server: Server) -> None:

@@ -271,20 +271,32 @@ FRAMEWORK = ("functions_framework", "flask", "starlette")
 OURS = ("tollgate.metering", "tollgate.customers", "tollgate.platform.api")
 
 
-def test_ingest_imports_only_what_it_needs() -> None:
-    """A cold start pays for each import: 240 ms for the analytics client, 500 ms for SQLAlchemy."""
+def imported_by(function: str) -> set[str]:
     program = (
         "import runpy, sys; import tollgate.platform.serve; runpy.run_path(sys.argv[1]); "
         "print(*sorted(name for name in sys.modules))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(ROOT / "functions" / "ingest" / "main.py")],
+        [sys.executable, "-c", program, str(ROOT / "functions" / function / "main.py")],
         env=clean_environment({}),
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    loaded = set(done.stdout.split())
+    return set(done.stdout.split())
+
+
+def test_ingest_imports_only_what_it_needs() -> None:
+    """A cold start pays for each import: 240 ms for the analytics client, 500 ms for SQLAlchemy."""
+    loaded = imported_by("ingest")
     assert "tollgate.events.ingest" in loaded
     assert loaded.isdisjoint({*HEAVY, *FRAMEWORK, *OURS})
+
+
+def test_notify_imports_no_log_before_it_has_something_for_it() -> None:
+    loaded = imported_by("notify")
+    assert "tollgate.notify.append" in loaded
+    logs = {"confluent_kafka", "tollgate.platform.kafka_layouts", "tollgate.platform.segment_log"}
+    engines = {"chdb", "numpy", "tollgate.events.load", "tollgate.events.ingest"}
+    assert loaded.isdisjoint({*FRAMEWORK, *logs, *engines})

@@ -11,7 +11,7 @@ from tollgate.core.ids import new_ulid
 from tollgate.customers.customer_store import CustomerStore
 from tollgate.customers.store import SubjectStore
 from tollgate.limits.feature_store import FeatureStore
-from tollgate.notify.balance import Balance
+from tollgate.notify.balance import Balance, EntitlementReset
 from tollgate.notify.channel import Channel, parse_channel
 from tollgate.notify.channel_store import ChannelStore
 from tollgate.notify.describe import Describer
@@ -160,6 +160,31 @@ class MemoryBalances:
             period_end=end,
             at=until,
         )
+
+
+@dataclass
+class MemoryResets:
+    """Resets in memory, of the usage period of each balance. Notes since when it was asked."""
+
+    found: list[EntitlementReset] = field(default_factory=list)
+    looks: list[datetime] = field(default_factory=list)
+
+    def reset(self, account: str, at: datetime, happened_at: datetime | None = None) -> None:
+        """A usage period begins at an instant; it was asked for then, or later."""
+        begun = balance(0, entitlement_id=account, period_start=at, at=at)
+        self.found.append(EntitlementReset(balance=begun, happened_at=happened_at or at))
+
+    def resets(
+        self,
+        namespace: str,
+        features: frozenset[FeatureName] | None,
+        since: datetime,
+        at: datetime,
+    ) -> list[EntitlementReset]:
+        """As the port says."""
+        assert (namespace, features) == (NS, None)
+        self.looks.append(since)
+        return [each for each in self.found if since < each.happened_at <= at]
 
 
 def _month(instant: datetime) -> datetime:

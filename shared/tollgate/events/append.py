@@ -3,7 +3,7 @@
 import queue
 from collections.abc import Sequence
 
-from tollgate.core.errors import InvalidInput, Transient
+from tollgate.core.errors import Fault, InvalidInput, Transient
 from tollgate.events.event import Arrival
 from tollgate.events.faults import read_event
 from tollgate.events.identity import partitions_of
@@ -59,6 +59,30 @@ def append_event(parts: Parts, namespace: str, raw: bytes) -> Token:
     if not isinstance(event, Encoded):
         raise InvalidInput(event)
     return append_lines(parts, arrival, [event], VERSION)
+
+
+def append_events(
+    parts: Parts, namespace: str, raws: Sequence[bytes]
+) -> tuple[tuple[Fault, ...], ...]:
+    """Stores structured events, all that can be.
+
+    Args:
+        parts: of the process.
+        namespace: whose events.
+        raws: the CloudEvents as JSON.
+
+    Returns:
+        the faults of each, in their order. Those without any are on disk.
+
+    Raises:
+        Transient: the log is away or full; any of them may be stored and will then count once.
+    """
+    arrival = arrival_of(parts, namespace)
+    outcomes = [read_event(raw, arrival, None) for raw in raws]
+    lines = [each for each in outcomes if isinstance(each, Encoded)]
+    if lines:
+        append_lines(parts, arrival, lines, VERSION)
+    return tuple(() if isinstance(each, Encoded) else each for each in outcomes)
 
 
 def append_lines(parts: Parts, arrival: Arrival, lines: Sequence[Encoded], version: int) -> Token:

@@ -33,7 +33,7 @@ def open_rules(parts: Parts) -> RuleStore:
 
 def open_events(parts: Parts) -> EventStore:
     """The notification events of the control plane."""
-    return EventStore(parts.get(open_database))
+    return EventStore(parts.get(open_database), to_log=parts.settings.notify_log)
 
 
 def list_rules(call: Call) -> Reply:

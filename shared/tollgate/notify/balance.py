@@ -66,6 +66,20 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EntitlementReset:
+    """A usage period ended, by itself or by hand, and another began.
+
+    Attributes:
+        balance: of the period that begins, as it begins.
+        happened_at: when that came about: the instant at which it began, or when it was asked for,
+            which may be as of an earlier instant.
+    """
+
+    balance: Balance
+    happened_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InvoiceChange:
     """An invoice was created or updated.
 

@@ -1,12 +1,12 @@
-"""Tells the worker of this process that something is due: nobody waits for a schedule."""
+"""Tells the workers of this process that something is due: nobody waits for a schedule."""
 
 import threading
 
 from tollgate.platform.parts import Parts
 
 
-class Doorbell:
-    """Rung by whoever made something due; heard by the worker of the same process, if any."""
+class Line:
+    """On which one worker hears the doorbell."""
 
     def __init__(self) -> None:
         self._rung = threading.Event()
@@ -20,6 +20,23 @@ class Doorbell:
         heard = self._rung.wait(milliseconds / 1000)
         self._rung.clear()
         return heard
+
+
+class Doorbell:
+    """Rung by whoever made something due; heard by every worker of the same process, if any."""
+
+    def __init__(self) -> None:
+        self._lines: list[Line] = []
+
+    def line(self) -> Line:
+        """Another line; each hears every ring from here on."""
+        self._lines.append(Line())
+        return self._lines[-1]
+
+    def ring(self) -> None:
+        """Something is due."""
+        for line in self._lines:
+            line.ring()
 
 
 def open_doorbell(parts: Parts) -> Doorbell:

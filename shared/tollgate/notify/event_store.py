@@ -11,15 +11,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 from tollgate.core.errors import NotFound
 from tollgate.notify.channel_store import Order
 from tollgate.notify.delivery import Delivery, State, attempt_from_members
-from tollgate.notify.new_event import NewEvent
+from tollgate.notify.new_event import NewEvent, key_digest
 from tollgate.notify.rule import Kind, Rule
 from tollgate.notify.rule_store import rules_from_rows
-from tollgate.notify.tables import channels, deliveries, events, rule_channels, rules
+from tollgate.notify.tables import channels, deliveries, events, rule_channels, rules, told
 from tollgate.platform.sql import ROWS_SKIPPED_MAX, Database
 
 _c = events.c
 _PENDING_REASON = "waits to be sent"
 _KEYS_ASKED_MAX = 500
+_AS_IS = frozenset(each.name for each in events.columns) - {"kind", "annotations", "log_due"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,23 +64,33 @@ class EventListing:
 class EventStore:
     """The events of every namespace."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, to_log: bool = True) -> None:
+        """Takes the database.
+
+        Args:
+            database: of the control plane.
+            to_log: whether what is written is due to be appended to the event log too.
+        """
         self._database = database
+        self._to_log = to_log
 
     def known(self, once_keys: Sequence[str]) -> frozenset[str]:
-        """Those of the keys whose event is written."""
+        """Those of the keys whose event was written, and may be gone again."""
         found: set[str] = set()
         with self._database.connect() as connection:
             for begin in range(0, len(once_keys), _KEYS_ASKED_MAX):
                 asked = once_keys[begin : begin + _KEYS_ASKED_MAX]
                 query = sa.select(_c.once_key).where(_c.once_key.in_(asked))
                 found.update(connection.scalars(query))
+                key_of = {key_digest(key): key for key in asked}
+                query_told = sa.select(told.c.digest).where(told.c.digest.in_(key_of))
+                found.update(key_of[bytes(each)] for each in connection.scalars(query_told))
         return frozenset(found)
 
     def write(self, wanted: Sequence[NewEvent]) -> tuple[str, ...]:
         """Writes events, each with a delivery to every channel of its rule; all or none.
 
-        An event whose key is written already is left out. The unique key decides, so of two that
+        An event whose key was written already is left out. The unique key decides, so of two that
         write the same at once one does.
 
         Returns:
@@ -88,7 +99,7 @@ class EventStore:
         with self._database.begin() as connection:
             # Two that write the same keys in different order would wait for each other.
             ordered = sorted(wanted, key=lambda each: each.once_key)
-            return tuple(each.id for each in ordered if _write(connection, each))
+            return tuple(each.id for each in ordered if self._write(connection, each))
 
     def get(self, namespace: str, event_id: str) -> Event:
         """One event.
@@ -119,14 +130,16 @@ class EventStore:
             found = _read(connection, connection.execute(query).mappings())
             return found, connection.scalar(counting) or 0
 
+    def _write(self, connection: sa.Connection, event: NewEvent) -> bool:
+        # A test says what did not happen: nothing may count it.
+        to_log = self._to_log and not event.is_test
+        return _write(connection, event, event.created_at if to_log else None)
 
-def _write(connection: sa.Connection, event: NewEvent) -> bool:
-    values = {
-        column.name: getattr(event, column.name)
-        for column in events.columns
-        if column.name != "kind"
-    }
+
+def _write(connection: sa.Connection, event: NewEvent, log_due: datetime | None) -> bool:
+    values = {name: getattr(event, name) for name in _AS_IS}
     values |= {"kind": event.kind.value, "annotations": dict(event.annotations)}
+    values["log_due"] = log_due
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     made = connection.scalar(
         insert(events)
@@ -135,6 +148,10 @@ def _write(connection: sa.Connection, event: NewEvent) -> bool:
         .returning(events.c.id)
     )
     if made is None:
+        return False
+    # After the insert, which waits for whoever deletes an event of the same key just now.
+    if connection.scalar(sa.select(told).where(told.c.digest == key_digest(event.once_key))):
+        connection.execute(events.delete().where(_c.id == event.id))
         return False
     query = (
         sa.select(rule_channels.c.channel_id)

@@ -7,8 +7,10 @@ what events and corrections beyond that vector touch, what changed in SQL, and w
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from tollgate.core.clock import datetime_from_us, us_from_datetime
+from tollgate.core.errors import TooLarge
 from tollgate.customers.api_customers_v1 import open_customers
 from tollgate.customers.attribution_store import AttributionStore
 from tollgate.events.as_of import vector_now
@@ -20,7 +22,7 @@ from tollgate.limits.entitlement_parts import (
     open_facts,
     open_usage_reader,
 )
-from tollgate.limits.entitlement_record import EntitlementKind
+from tollgate.limits.entitlement_record import EntitlementKind, usage_period_at
 from tollgate.limits.entitlement_store import EntitlementListing, EntitlementStore
 from tollgate.limits.evaluate import limits_at
 from tollgate.limits.facts_store import FactsStore, Known
@@ -32,6 +34,7 @@ from tollgate.metering.meter import Meter
 from tollgate.metering.query import ledger_tail
 from tollgate.metering.statement import Tail
 from tollgate.notify.balance import Balance
+from tollgate.notify.reset_times import reset_times
 from tollgate.notify.rule import FeatureName
 from tollgate.notify.watch import Look
 from tollgate.platform.clickhouse import ClickHouse
@@ -99,13 +102,13 @@ class LimitBalances:
         keys = None if features is None else tuple(sorted(each.key for each in features))
         for page in self._pages(namespace, keys, at):
             now = [each for each in page if moved.has(each)]
-            yield from self._balances(namespace, now, at)
+            yield from self.at(namespace, now, at)
             ended: dict[datetime, list[Known]] = {}
             for each in now:
                 for instant in moved.ends(each):
                     ended.setdefault(instant - _JUST_BEFORE, []).append(each)
             for instant, some in ended.items():
-                yield from self._balances(namespace, some, instant)
+                yield from self.at(namespace, some, instant)
 
     def _pages(
         self, namespace: str, keys: tuple[str, ...] | None, at: datetime
@@ -129,7 +132,8 @@ class LimitBalances:
             yield [each for each in known if each.record.id in ids]
             skipped += len(rows)
 
-    def _balances(self, namespace: str, known: Sequence[Known], at: datetime) -> Iterator[Balance]:
+    def at(self, namespace: str, known: Sequence[Known], at: datetime) -> Iterator[Balance]:
+        """The balances of entitlements at an instant; of those that do not hold then, none."""
         measured = [
             each
             for each in known
@@ -218,24 +222,28 @@ class _Moved:
             known.record.id in self._changed
             or customer in self._corrected
             or self._earliest(known) is not None
-            or any(True for _ in self._boundaries(known))
+            or self._is_moved_by_time(known)
         )
 
     def ends(self, known: Known) -> Iterable[datetime]:
-        """Ends of usage periods that the balance has to be looked at once more just before."""
+        """Ends of usage periods that the balance has to be looked at once more just before.
+
+        Those that ended since the mark, and those from the earliest usage on that was loaded since:
+        later ones may have got usage too, or what is left over from that. Of each the newest
+        `RESETS_MAX`, and the one that the earliest usage belongs to.
+        """
         if self._since is None or known.metering is None:
             return ()
-        found = {at for at, is_reset in self._boundaries(known) if is_reset}
+        entitlement, resets = known.metering.entitlement, known.metering.resets
+        found = set(reset_times(entitlement, resets, self._since.at, self._at))
         earliest = self._earliest(known)
         if earliest is not None:
-            found |= {
-                phase.end
-                for phase in plan(known.metering.facts, self._at).phases
-                if phase.boundary is not None
-                and phase.boundary.period_start is not None
-                and phase.period_start <= earliest < phase.end
-            }
-        return sorted(found)
+            earliest = max(earliest, entitlement.measure_usage_from)
+            period, _ = usage_period_at(entitlement, resets, earliest)
+            by_hand = (each.effective_at for each in resets if each.effective_at > earliest)
+            found.add(min([period.end, *by_hand]))
+            found.update(reset_times(entitlement, resets, earliest, self._at))
+        return sorted(each for each in found if each <= self._at)
 
     def _earliest(self, known: Known) -> datetime | None:
         """When the earliest usage happened that was loaded since; None: none was."""
@@ -246,16 +254,21 @@ class _Moved:
             self._touched[meter.id] = self._balances.touched(meter, self._tail)
         return self._touched[meter.id].get(known.record.definition.customer_id)
 
-    def _boundaries(self, known: Known) -> Iterator[tuple[datetime, bool]]:
-        """Instants since the mark at which time changed the balance; whether a period ended."""
+    def _is_moved_by_time(self, known: Known) -> bool:
+        """Whether something happened since the mark that changes the balance without usage."""
         assert self._since is not None
         if known.metering is None or self._at < known.metering.entitlement.measure_usage_from:
-            return
-        for phase in reversed(plan(known.metering.facts, self._at).phases):
-            if phase.end <= self._since.at:
-                return
-            if phase.boundary is not None:
-                yield phase.end, phase.boundary.period_start is not None
+            return False
+        mark = self._since.at
+        try:
+            phases = plan(known.metering.facts, self._at).phases
+        except TooLarge:
+            # It changes so often that it is looked at each time.
+            return True
+        return any(
+            phase.boundary is not None
+            for phase in takewhile(lambda each: each.end > mark, reversed(phases))
+        )
 
 
 def open_limit_balances(parts: Parts) -> LimitBalances:

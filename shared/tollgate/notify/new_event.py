@@ -1,5 +1,6 @@
 """An event before it is written: its identity, what it is about, and the bytes that are sent."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +11,17 @@ from tollgate.notify.payload import payload_text
 from tollgate.notify.rule import Kind, Rule
 
 TEST_ANNOTATION = "notification.rule.test"
+_TEST = "test|"
+
+
+def is_key_of_test(once_key: str) -> bool:
+    """Whether a key is of a test, each of which is one of its own."""
+    return once_key.startswith(_TEST)
+
+
+def key_digest(once_key: str) -> bytes:
+    """What stands for a key after its event is gone: of 10^12 no two are alike by chance."""
+    return hashlib.blake2b(once_key.encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +45,11 @@ class NewEvent:
     subject_id: str | None = None
     subject_key: str | None = None
     annotations: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def is_test(self) -> bool:
+        """Whether nothing happened of which it tells."""
+        return TEST_ANNOTATION in self.annotations
 
 
 def new_event(
@@ -59,7 +76,7 @@ def new_event(
         namespace=rule.namespace,
         kind=rule.kind,
         rule_id=rule.id,
-        once_key=f"test|{event_id}" if once_key is None else once_key,
+        once_key=f"{_TEST}{event_id}" if once_key is None else once_key,
         payload=payload_text(rule.kind, event_id, now, data),
         created_at=now,
         feature_id=None if about is None else about.feature.id,

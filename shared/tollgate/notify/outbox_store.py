@@ -155,7 +155,9 @@ class OutboxStore:
         with self._database.begin() as connection:
             c = events.c
             query = sa.select(events).where(c.namespace == namespace, c.id == event_id.upper())
-            event = connection.execute(query).mappings().one_or_none()
+            # Held, so that it is not deleted as old in between.
+            held = query.with_for_update(read=True)
+            event = connection.execute(held).mappings().one_or_none()
             if event is None:
                 raise NotFound(f"there is no notification event {event_id}")
             possible = _possible_channels(connection, event)

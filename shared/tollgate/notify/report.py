@@ -10,7 +10,7 @@ from tollgate.core.clock import Clock
 from tollgate.customers.api_customers_v1 import open_customers
 from tollgate.customers.api_v1 import open_subjects
 from tollgate.limits.api_features_v1 import open_features
-from tollgate.notify.balance import Balance, InvoiceChange
+from tollgate.notify.balance import Balance, EntitlementReset, InvoiceChange
 from tollgate.notify.describe import Describer
 from tollgate.notify.doorbell import open_doorbell
 from tollgate.notify.event_store import EventStore
@@ -31,7 +31,7 @@ def open_reporter(parts: Parts) -> "Reporter":
     )
     return Reporter(
         RuleStore(database, parts.clock),
-        EventStore(database),
+        EventStore(database, to_log=parts.settings.notify_log),
         describer,
         parts.clock,
         parts.get(open_doorbell).ring,
@@ -85,16 +85,26 @@ class Reporter:
         ]
         return self._write(fresh)
 
-    def report_reset(self, balance: Balance) -> tuple[str, ...]:
-        """An entitlement was reset: writes an event for every rule of resets.
+    def report_resets(self, resets: Sequence[EntitlementReset]) -> tuple[str, ...]:
+        """Entitlements of a namespace were reset: writes an event for every rule of resets.
 
-        Args:
-            balance: of the usage period that begins.
+        A rule tells what happened since it came into force; gives the ids of the events.
         """
+        if not resets:
+            return ()
+        (namespace,) = {reset.balance.namespace for reset in resets}
+        rules = self._rules.in_force(namespace, Kind.ENTITLEMENT_RESET)
+        hits = {
+            reset.balance.reset_key(rule.id): (rule, reset.balance)
+            for reset in resets
+            for rule in rules
+            if rule.is_about(reset.balance.feature) and reset.happened_at >= rule.enabled_at
+        }
+        known = self._events.known(list(hits))
         fresh = [
-            self._of_balance(rule, balance, None, balance.reset_key(rule.id))
-            for rule in self._rules.in_force(balance.namespace, Kind.ENTITLEMENT_RESET)
-            if rule.is_about(balance.feature)
+            self._of_balance(rule, balance, None, once_key)
+            for once_key, (rule, balance) in hits.items()
+            if once_key not in known
         ]
         return self._write(fresh)
 

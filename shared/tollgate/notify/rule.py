@@ -66,7 +66,12 @@ class RuleInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A rule as it is stored."""
+    """A rule as it is stored.
+
+    Attributes:
+        enabled_at: since when it has not been disabled; of one that is, when it was made or last
+            enabled.
+    """
 
     id: str
     namespace: str
@@ -79,6 +84,7 @@ class Rule:
     channels: tuple[str, ...]
     created_at: datetime
     updated_at: datetime
+    enabled_at: datetime
     deleted_at: datetime | None
 
     def is_about(self, feature: FeatureName) -> bool:

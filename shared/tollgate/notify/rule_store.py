@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 
 import sqlalchemy as sa
@@ -64,7 +65,9 @@ class RuleStore:
         with self._database.begin() as connection:
             now = self._clock.now()
             values = _values(wanted) | {"id": rule_id, "namespace": namespace}
-            connection.execute(rules.insert().values(**values, created_at=now, updated_at=now))
+            connection.execute(
+                rules.insert().values(**values, created_at=now, updated_at=now, enabled_at=now)
+            )
             _link(connection, namespace, rule_id, wanted, features)
             _look_anew(connection, namespace)
             return _read(connection, namespace, rule_id)
@@ -114,8 +117,11 @@ class RuleStore:
             values = _values(wanted)
             linked = (wanted.channels, tuple(features))
             if linked != (stored.channels, stored.features) or values != _values(stored):
+                now = self._clock.now()
+                if stored.disabled and not wanted.disabled:
+                    values["enabled_at"] = now
                 write = rules.update().where(_c.id == stored.id)
-                connection.execute(write.values(**values, updated_at=self._clock.now()))
+                connection.execute(write.values(**values, updated_at=now))
                 _look_anew(connection, namespace)
             return _read(connection, namespace, stored.id)
 
@@ -148,28 +154,48 @@ class RuleStore:
             return tuple(connection.scalars(query.order_by(_c.namespace)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """How far a namespace was looked at.
+
+    Attributes:
+        generation: rises with every change of a rule.
+        mark: of the last look at balances; "" where everything is to be looked at.
+        resets_at: up to when resets were reported; None: none ever were.
+    """
+
+    generation: int = 0
+    mark: str = ""
+    resets_at: datetime | None = None
+
+
 class WatchStore:
-    """How far each namespace's balances were looked at."""
+    """How far each namespace was looked at."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def get(self, namespace: str) -> tuple[int, str]:
-        """Generation and mark; the mark is "" where everything is to be looked at."""
-        query = sa.select(watches.c.generation, watches.c.mark)
+    def get(self, namespace: str) -> Watched:
+        """How far it was looked at."""
+        c = watches.c
+        query = sa.select(c.generation, c.mark, c.resets_at).where(c.namespace == namespace)
         with self._database.connect() as connection:
-            row = connection.execute(query.where(watches.c.namespace == namespace)).one_or_none()
-        return (0, "") if row is None else (row.generation, row.mark)
+            row = connection.execute(query).mappings().one_or_none()
+        return Watched() if row is None else Watched(**row)
 
     def advance(self, namespace: str, generation: int, mark: str) -> bool:
         """Moves the mark, unless a rule changed since the generation was read; tells whether."""
+        return self._move(namespace, generation, mark=mark)
+
+    def advance_resets(self, namespace: str, generation: int, at: datetime) -> bool:
+        """Resets were reported up to an instant; as `advance`."""
+        return self._move(namespace, generation, resets_at=at)
+
+    def _move(self, namespace: str, generation: int, **values: object) -> bool:
+        c = watches.c
+        write = watches.update().where(c.namespace == namespace, c.generation == generation)
         with self._database.begin() as connection:
-            moved = connection.execute(
-                watches.update()
-                .where(watches.c.namespace == namespace, watches.c.generation == generation)
-                .values(mark=mark)
-            )
-            return moved.rowcount == 1
+            return connection.execute(write.values(**values)).rowcount == 1
 
 
 def rules_from_rows(connection: sa.Connection, rows: Iterable[sa.RowMapping]) -> tuple[Rule, ...]:
@@ -207,6 +233,7 @@ _PLAIN = [
     "metadata",
     "created_at",
     "updated_at",
+    "enabled_at",
     "deleted_at",
 ]
 

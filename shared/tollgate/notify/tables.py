@@ -37,6 +37,8 @@ rules = sa.Table(
     sa.Column("levels", Json, nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("updated_at", Instant, nullable=False),
+    # What happened before it came into force is not told by a rule of resets.
+    sa.Column("enabled_at", Instant, nullable=False),
     sa.Column("deleted_at", Instant),
 )
 sa.Index("ix_notification_rules_namespace", rules.c.namespace, rules.c.kind, rules.c.id)
@@ -76,9 +78,25 @@ events = sa.Table(
     sa.Column("payload", Text, nullable=False),
     sa.Column("annotations", Json, nullable=False),
     sa.Column("created_at", Instant, nullable=False),
+    # When it is to be appended to the event log next; none once the log has it, or is not to.
+    sa.Column("log_due", Instant),
 )
 sa.Index("uq_notification_events_once_key", events.c.once_key, unique=True)
+sa.Index("ix_notification_events_created_at", events.c.created_at, events.c.id)
 sa.Index("ix_notification_events_namespace", events.c.namespace, events.c.created_at, events.c.id)
+sa.Index(
+    "ix_notification_events_log_due",
+    events.c.log_due,
+    sqlite_where=events.c.log_due.is_not(None),
+    postgresql_where=events.c.log_due.is_not(None),
+)
+
+# What events told that are not kept any more: digests of their once keys.
+told = sa.Table(
+    "notification_told",
+    metadata,
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+)
 
 deliveries = sa.Table(
     "notification_deliveries",
@@ -110,4 +128,6 @@ watches = sa.Table(
     # Rises with every change of a rule: what was looked at before it must be looked at again.
     sa.Column("generation", sa.BigInteger, nullable=False),
     sa.Column("mark", Text, nullable=False),
+    # Up to when resets were reported; a change of a rule does not take it back.
+    sa.Column("resets_at", Instant),
 )

@@ -192,6 +192,21 @@ class Settings(BaseModel):
             " whoever makes a channel then reaches what this machine reaches"
         ),
     ] = False
+    notify_retention_days: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=36_500,
+            description="how long notification events and their deliveries are kept; 0: for ever",
+        ),
+    ] = 90
+    notify_log: Annotated[
+        bool,
+        Field(
+            description="notification events are appended to the event log too, as events of type"
+            " tollgate.<type>; false: those written from then on are not"
+        ),
+    ] = True
     drain_seconds: Annotated[
         int, Field(ge=0, le=600, description="how long requests may go on after SIGTERM")
     ] = 25

@@ -113,6 +113,7 @@ def test_a_rule_is_about_its_features_by_id_or_key() -> None:
         channels=(),
         created_at=then,
         updated_at=then,
+        enabled_at=then,
         deleted_at=None,
     )
     assert rule.is_about(named)
