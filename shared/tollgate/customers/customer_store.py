@@ -51,6 +51,7 @@ sa.Index(
     postgresql_where=_c.deleted_at.is_(None),
 )
 sa.Index("ix_customers_namespace", _c.namespace, _c.name, _c.id)
+sa.Index("ix_customers_updated", _c.namespace, _c.updated_at, _c.id)
 
 
 class CustomerOrder(StrEnum):
