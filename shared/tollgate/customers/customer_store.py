@@ -152,6 +152,13 @@ class CustomerStore:
             rows = connection.execute(query).mappings().all()
             return {each.id: each for each in _with_subjects(connection, namespace, rows)}
 
+    def changes(self, namespace: str, since: datetime) -> dict[str, datetime]:
+        """When customers changed that did from an instant on, by id; attributions are of them."""
+        changed = (_c.namespace == namespace, _c.updated_at >= since)
+        query = sa.select(_c.id, _c.updated_at).where(*changed)
+        with self._database.connect() as connection:
+            return {row.id: row.updated_at for row in connection.execute(query)}
+
     def list(self, namespace: str, listing: CustomerListing) -> tuple[tuple[Customer, ...], int]:
         """One page of customers, and how many all pages have together."""
         columns = [(_c[order.value], descending) for order, descending in listing.orders]
