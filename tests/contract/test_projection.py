@@ -11,6 +11,7 @@ from tollgate.core.errors import Transient
 from tollgate.customers.customer import parse_customer
 from tollgate.customers.customer_store import CustomerStore
 from tollgate.customers.subject_moves import SubjectMoves
+from tollgate.events.load import DAY_US
 from tollgate.limits.account import Account
 from tollgate.limits.entitlement import IssueAfterReset
 from tollgate.limits.entitlement_record import EntitlementInput, EntitlementKind, RecurrenceInput
@@ -91,14 +92,14 @@ class House:
         )
         self._loader, self._offset = stage.loader(), 0
 
-    def use(self, *values: int, subject: str = "u") -> None:
+    def use(self, *values: int, subject: str = "u", later_us: int = 0) -> None:
         for value in values:
             self._offset += 1
             self.clock.us += 1_000_000
             event = Sent(
                 id=str(self._offset),
                 data=f'{{"n":{value}}}',
-                time_us=self.clock.us,
+                time_us=self.clock.us + later_us,
                 subject=subject,
             )
             self._loader.load([self.stage.record(self._offset, self.clock.us, event)])
@@ -185,3 +186,24 @@ def test_a_moved_subject_is_known_with_the_next_look(stages: NewStage, database:
         house.use(7, subject="s")
         house.projection.tick()
         assert house.usages() == [12, 3, 3]
+
+
+def test_usage_of_the_next_period_that_was_there_before_counts_in_it(
+    stages: NewStage, database: Database
+) -> None:
+    with stages() as stage:
+        house = House(stage, database)
+        house.use(5, later_us=31 * DAY_US)  # after the next reset
+        house.use(2)
+        house.projection.refresh(house.accounts())
+        assert house.usages() == [2, 1, 1]
+        house.clock.us += 30 * DAY_US + 1_000_000
+        now = house.clock.now()
+        for account in house.accounts():
+            # Whoever asks for it reads it anew: what was known of it does not say what is used.
+            state = house.projection.state(account)
+            assert state is not None
+            assert not state.holds(now)
+            assert house.projection.supply_of(account) is None
+        house.projection.refresh(house.accounts())
+        assert house.usages() == [5, 1, 1]

@@ -30,6 +30,7 @@ from tollgate.metering.deltas import (
     Delta,
     corrected_subjects,
     first_touched,
+    later_touched,
     read_deltas,
 )
 from tollgate.metering.query import ledger_tail
@@ -164,8 +165,7 @@ class Projection:
 
     def _holds(self, account: Account, now: datetime) -> bool:
         state = self._index.get(account)
-        is_known = state is not None and state.definition.is_active(now)
-        return is_known and not self._index.is_marked(account)
+        return state is not None and state.holds(now) and not self._index.is_marked(account)
 
     def _read(self, accounts: Collection[Account], now: datetime) -> frozenset[str]:
         """Reads limits at the vector. Gives the ids of what is no limit at the instant."""
@@ -197,7 +197,7 @@ class Projection:
                 self._vector = vector_now(self._clickhouse)
             tail = ledger_tail(self._clickhouse, self._vector)
             if tail is not None:
-                self._add(tail)
+                self._add(tail, looked_at)
             self._read_again(looked_at)
             self._known_at = looked_at
             self._forget_some()
@@ -243,7 +243,7 @@ class Projection:
                 )
         self._changes_at = began
 
-    def _add(self, tail: Tail) -> None:
+    def _add(self, tail: Tail, looked_at: datetime) -> None:
         """Adds a stretch of the log to all limits; where a store fails, to none of them."""
         corrected = self._corrected(tail)
         with self._lock:
@@ -256,16 +256,13 @@ class Projection:
             )
             for each in questions
         ]
+        later = self._later(tail, looked_at)
         with self._lock:
             for customer, event_type in corrected:
-                self._index.mark(
-                    [
-                        state
-                        for state in self._index.of(*customer)
-                        if state.definition.metering is not None
-                        and state.definition.metering.meter.event_type == event_type
-                    ]
-                )
+                self._index.mark(list(self._index.counting(*customer, event_type)))
+            for (namespace, customer_id, event_type), latest in later.items():
+                for state in self._index.counting(namespace, customer_id, event_type):
+                    state.note_later(latest)
             for each in risen:
                 self._apply(each)
             self._vector = tail.until
@@ -284,6 +281,27 @@ class Projection:
             for owner in self._owners.of(namespace, {subject}, self._clock.now())[subject]
             for event_type in of_subject
         ]
+
+    def _later(self, tail: Tail, looked_at: datetime) -> dict[tuple[str, str, str], datetime]:
+        """The latest time of usage of a stretch of the log that is still to come.
+
+        Returns:
+            by namespace, customer and event type.
+        """
+        found = later_touched(self._clickhouse, tail, looked_at)
+        with self._lock:
+            namespaces = self._index.namespaces
+            if found is None:
+                self._index.mark(self._index.oldest(len(self._index)))
+        latest: dict[tuple[str, str, str], datetime] = {}
+        for namespace in namespaces:
+            own = {key[1:]: at for key, at in (found or {}).items() if key[0] == namespace}
+            owners = self._owners.of(namespace, {subject for _, subject in own}, looked_at)
+            for (event_type, subject), at in own.items():
+                for owner in owners[subject]:
+                    key = (namespace, owner.customer_id, event_type)
+                    latest[key] = max(at, latest.get(key, at))
+        return latest
 
     def _risen(self, question: Question, tail: Tail, *, corrected: bool) -> "_Risen":
         """Reads what a stretch of the log adds; changes nothing."""
