@@ -10,6 +10,8 @@ from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import Transient
 from tollgate.customers.customer import parse_customer
 from tollgate.customers.customer_store import CustomerStore
+from tollgate.customers.subject_moves import SubjectMoves
+from tollgate.events.load import DAY_US
 from tollgate.limits.account import Account
 from tollgate.limits.entitlement import IssueAfterReset
 from tollgate.limits.entitlement_record import EntitlementInput, EntitlementKind, RecurrenceInput
@@ -51,6 +53,7 @@ class House:
         self.clock.us = NOON_US
         namespace = stage.namespace
         customers = CustomerStore(database, self.clock)
+        self.customers, self.moves = customers, SubjectMoves(database, self.clock)
         self.customer = customers.create(namespace, parse_customer({"key": "u", "name": "u"})).id
         rights, features = (
             EntitlementStore(database, self.clock),
@@ -84,16 +87,21 @@ class House:
             LimitReader(FactsStore(database), rules, usage),
             rights,
             rules,
-            customers.attributions,
+            customers,
             self.clock,
         )
         self._loader, self._offset = stage.loader(), 0
 
-    def use(self, *values: int) -> None:
+    def use(self, *values: int, subject: str = "u", later_us: int = 0) -> None:
         for value in values:
             self._offset += 1
             self.clock.us += 1_000_000
-            event = Sent(id=str(self._offset), data=f'{{"n":{value}}}', time_us=self.clock.us)
+            event = Sent(
+                id=str(self._offset),
+                data=f'{{"n":{value}}}',
+                time_us=self.clock.us + later_us,
+                subject=subject,
+            )
             self._loader.load([self.stage.record(self._offset, self.clock.us, event)])
         self.clock.us += 1_000_000
 
@@ -154,3 +162,48 @@ def test_what_nobody_asked_for_lately_is_not_read_anew(
         house.projection.tick()
         # Distinct values can't be added to: that limit went, the others go on.
         assert len(house.projection) == 2
+
+
+def test_a_moved_subject_is_known_with_the_next_look(stages: NewStage, database: Database) -> None:
+    with stages() as stage:
+        house = House(stage, database)
+        house.customers.create(stage.namespace, parse_customer({"key": "other", "name": "o"}))
+        # Nobody's, and known to be: the usage is in memory as nobody's.
+        house.projection.refresh(house.accounts())
+        house.use(2, subject="s")
+        house.projection.tick()
+        assert house.usages() == [0, 0, 0]
+        house.moves.add(stage.namespace, "u", ["s"])
+        house.projection.tick()
+        assert house.usages() == [2, 1, 1]
+        house.use(3, subject="s")
+        house.clock.us += 30_000_000
+        house.moves.add(stage.namespace, "other", ["s"], move=True)
+        house.use(4, subject="s")
+        house.projection.tick()
+        assert house.usages() == [5, 2, 2]
+        house.moves.add(stage.namespace, "u", ["s"], move=True)
+        house.use(7, subject="s")
+        house.projection.tick()
+        assert house.usages() == [12, 3, 3]
+
+
+def test_usage_of_the_next_period_that_was_there_before_counts_in_it(
+    stages: NewStage, database: Database
+) -> None:
+    with stages() as stage:
+        house = House(stage, database)
+        house.use(5, later_us=31 * DAY_US)  # after the next reset
+        house.use(2)
+        house.projection.refresh(house.accounts())
+        assert house.usages() == [2, 1, 1]
+        house.clock.us += 30 * DAY_US + 1_000_000
+        now = house.clock.now()
+        for account in house.accounts():
+            # Whoever asks for it reads it anew: what was known of it does not say what is used.
+            state = house.projection.state(account)
+            assert state is not None
+            assert not state.holds(now)
+            assert house.projection.supply_of(account) is None
+        house.projection.refresh(house.accounts())
+        assert house.usages() == [5, 1, 1]

@@ -73,3 +73,18 @@ def test_closed_open_and_last_known(world: World) -> None:
         os.kill(clickhouse, signal.SIGCONT)
     wait_until(lambda: "failureMode" not in closed.check(), what="usage is known again")
     assert closed.check(10)["allowed"]
+
+
+def test_holds_are_followed_while_the_usage_store_hangs(world: World) -> None:
+    desk = desk_that_fails(world, "last_known")
+    clickhouse = world.processes()["clickhouse"]
+    os.kill(clickhouse, signal.SIGSTOP)
+    try:
+        wait_until(frozen([desk]), what="usage is not known well enough")
+        assert desk.reserve(10, ttlSeconds=1)["allowed"]
+        assert desk.check(1)["held"] == "10"
+        # It ends in SQL, by its time: whoever does not follow holds never hears of it.
+        wait_until(lambda: desk.check(1)["held"] == "0", 15, "the hold has ended")
+    finally:
+        os.kill(clickhouse, signal.SIGCONT)
+    wait_until(lambda: "failureMode" not in desk.check(), what="usage is known again")

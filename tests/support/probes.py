@@ -183,6 +183,7 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     ),
     "listCustomers": (PLAIN, Probe(query=lambda h: {"subject": mark(h)})),
     "list-customers": (PLAIN,),
+    "listCustomerSubjects": (Probe(path=by_customer_id),),
     "getCustomer": (
         Probe(path=by_customer_id),
         Probe(path=lambda _w, h: {"customerIdOrKey": mark(h)}),
@@ -212,6 +213,9 @@ PROBES: Mapping[str, Sequence[Probe]] = {
     "createCustomer": (Probe(body=lambda h: customer(h) | {"key": "made", **NO_USAGE}),),
     "create-customer": (Probe(body=lambda h: {"key": "made_v3", "name": mark(h)}),),
     "updateCustomer": (Probe(path=by_customer_id, body=customer),),
+    "addCustomerSubjects": (
+        Probe(path=by_customer_id, body=lambda h: {"subjects": [mark(h)], "reason": mark(h)}),
+    ),
     "upsert-customer": (Probe(path=by_customer_id, body=lambda h: {"name": mark(h)}),),
     "createFeature": (Probe(body=lambda h: {"key": "made", "name": mark(h)}),),
     "create-feature": (Probe(body=lambda h: {"key": "made_v3", "name": mark(h)}),),

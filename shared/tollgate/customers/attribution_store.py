@@ -27,6 +27,7 @@ attributions = sa.Table(
     sa.Column("origin", Text, nullable=False),
     sa.Column("begins_at", Instant),
     sa.Column("ends_at", Instant),
+    sa.Column("reason", Text),
 )
 _c = attributions.c
 for _name, _absent in (("open", _c.ends_at), ("first", _c.begins_at)):
@@ -158,15 +159,26 @@ def set_attributions(
     gone = [key for key in held if key not in wanted]
     renamed = {key for key, origin in wanted.items() if held.get(key, origin) is not origin}
     new = [key for key in wanted if key not in held]
-    for keys in _pieces(gone):
-        ended = sa.case((_c.begins_at > now, _c.begins_at), else_=sa.literal(now, Instant))
-        connection.execute(_open(namespace, customer_id, keys).values(ends_at=ended))
+    end_attributions(connection, namespace, customer_id, gone, now)
     for origin in Origin:
         for keys in _pieces(key for key in renamed if wanted[key] is origin):
             connection.execute(_open(namespace, customer_id, keys).values(origin=origin.value))
     if new:
-        _add(connection, namespace, customer_id, {key: wanted[key] for key in new}, now)
+        add_attributions(connection, namespace, customer_id, {key: wanted[key] for key in new}, now)
     return bool(gone or renamed or new)
+
+
+def end_attributions(
+    connection: sa.Connection,
+    namespace: str,
+    customer_id: str,
+    subject_keys: Collection[str],
+    now: datetime,
+) -> None:
+    """Ends what is a customer's; what begins later than now never was."""
+    for keys in _pieces(subject_keys):
+        ended = sa.case((_c.begins_at > now, _c.begins_at), else_=sa.literal(now, Instant))
+        connection.execute(_open(namespace, customer_id, keys).values(ends_at=ended))
 
 
 def holder(
@@ -186,13 +198,19 @@ def holder(
     return None
 
 
-def _add(
+def add_attributions(
     connection: sa.Connection,
     namespace: str,
     customer_id: str,
     new: Mapping[str, Origin],
     now: datetime,
+    reason: str | None = None,
 ) -> None:
+    """Makes subjects that are nobody's a customer's, from now on or from the beginning of time.
+
+    Raises:
+        Conflict: a subject is somebody's.
+    """
     rows = [
         {
             "id": new_ulid(),
@@ -201,11 +219,12 @@ def _add(
             "subject_key": key,
             "origin": origin.value,
             "begins_at": now,
+            "reason": reason,
         }
         for key, origin in new.items()
     ]
     # In one order, so that two that claim the same subjects do not wait for each other.
-    connection.execute(attributions.insert(), sorted(rows, key=lambda row: row["subject_key"]))
+    connection.execute(attributions.insert(), sorted(rows, key=lambda row: str(row["subject_key"])))
     # Only now nobody else can attribute them: what was before is known for good.
     before = attributions.alias("before")
     same = sa.and_(

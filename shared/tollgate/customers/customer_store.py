@@ -51,6 +51,7 @@ sa.Index(
     postgresql_where=_c.deleted_at.is_(None),
 )
 sa.Index("ix_customers_namespace", _c.namespace, _c.name, _c.id)
+sa.Index("ix_customers_updated", _c.namespace, _c.updated_at, _c.id)
 
 
 class CustomerOrder(StrEnum):
@@ -150,6 +151,13 @@ class CustomerStore:
         with self._database.connect() as connection:
             rows = connection.execute(query).mappings().all()
             return {each.id: each for each in _with_subjects(connection, namespace, rows)}
+
+    def changes(self, namespace: str, since: datetime) -> dict[str, datetime]:
+        """When customers changed that did from an instant on, by id; attributions are of them."""
+        changed = (_c.namespace == namespace, _c.updated_at >= since)
+        query = sa.select(_c.id, _c.updated_at).where(*changed)
+        with self._database.connect() as connection:
+            return {row.id: row.updated_at for row in connection.execute(query)}
 
     def list(self, namespace: str, listing: CustomerListing) -> tuple[tuple[Customer, ...], int]:
         """One page of customers, and how many all pages have together."""

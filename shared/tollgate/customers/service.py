@@ -8,6 +8,7 @@ from tollgate.platform.parts import Parts
 _MODULES = (
     "tollgate.customers.api_customers_v1",
     "tollgate.customers.api_customers_v3",
+    "tollgate.customers.api_customer_subjects",
     "tollgate.customers.api_v1",
 )
 

@@ -234,7 +234,7 @@ class Checking:
     def _is_known(self, account: Account) -> bool:
         with self._projection.lock:
             state = self._projection.state(account)
-            return state is not None and state.definition.is_active(self._clock.now())
+            return state is not None and state.holds(self._clock.now())
 
     def _may_look(self) -> bool:
         """Whether usage has to be looked at first, and was not tried a moment ago."""

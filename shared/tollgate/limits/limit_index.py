@@ -101,6 +101,13 @@ class LimitIndex:
         for account_id in self._of_customer.get((namespace, customer_id), ()):
             yield self._states[account_id]
 
+    def counting(self, namespace: str, customer_id: str, event_type: str) -> Iterator[LimitState]:
+        """Limits of a customer that count by a type of events."""
+        for state in self.of(namespace, customer_id):
+            metering = state.definition.metering
+            if metering is not None and metering.meter.event_type == event_type:
+                yield state
+
     def mark(self, states: Iterable[LimitState]) -> None:
         """Says that limits have to be read anew."""
         self._marked.update(state.definition.account.id for state in states)

@@ -72,7 +72,7 @@ def open_limits(parts: Parts) -> Limits:
         LimitReader(facts, rules, parts.get(open_usage_reader)),
         parts.get(open_entitlements),
         rules,
-        customers.attributions,
+        customers,
         parts.clock,
     )
     reservations = ReservationStore(database, parts.clock)

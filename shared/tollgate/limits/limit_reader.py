@@ -79,24 +79,23 @@ class LimitReader:
         Raises:
             Transient: the usage store is away. TooLarge: a balance changes too often.
         """
-        all_of_them = list(definitions)
+        every = list(definitions)
         needs = {
             each.account.id: Need(
                 metering=each.metering, plan=present_plan(each, now), filters=each.filters
             )
-            for each in all_of_them
+            for each in every
             if each.metering is not None and each.is_active(now)
         }
-        usages = dict(
-            zip(needs, self._usage.usages(list(needs.values()), as_of=vector), strict=True)
-        )
-        return [
-            LimitState(
-                each,
-                running_from(needs[each.account.id].plan, usages[each.account.id])
-                if each.account.id in needs
-                else None,
-                now,
-            )
-            for each in all_of_them
-        ]
+        asked = list(needs.values())
+        usages = self._usage.usages(asked, as_of=vector)
+        found = zip(usages, self._usage.latest(asked, now), strict=True)
+        running = {
+            account_id: (running_from(need.plan, usage), latest)
+            for (account_id, need), (usage, latest) in zip(needs.items(), found, strict=True)
+        }
+        states = []
+        for each in every:
+            balance, latest = running.get(each.account.id, (None, None))
+            states.append(LimitState(each, balance, now, latest))
+        return states

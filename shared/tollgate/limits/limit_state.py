@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from tollgate.core.clock import us_from_datetime
@@ -17,6 +17,8 @@ from tollgate.limits.plan import Facts, Plan, plan
 from tollgate.limits.running_balance import RunningBalance, begin
 from tollgate.limits.usage_kind import UsageKind
 from tollgate.platform.filters import And, Comparison, Filter, Operator
+
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +102,53 @@ class LimitState:
     """
 
     def __init__(
-        self, definition: LimitDefinition, running: RunningBalance | None, read_at: datetime
+        self,
+        definition: LimitDefinition,
+        running: RunningBalance | None,
+        read_at: datetime,
+        latest: datetime | None = None,
     ) -> None:
+        """Begins.
+
+        Args:
+            definition: what it is.
+            running: its balance, with all usage of the present phase; None: it is not metered.
+            read_at: when its definition was read.
+            latest: the latest time of usage that is dated then or later; None: there is none.
+        """
         self.definition = definition
         self.asked_at_us = 0
         self.read_at = read_at
         self._running = running
         self._balance: Balance | None = None
+        self._later_until: datetime | None = None
+        self._ends_at: datetime | None = None
+        if latest is not None:
+            self.note_later(latest)
+            if running is not None and latest >= running.valid_until:
+                # Usage of the next phase is known already, but not read.
+                self._ends_at = running.valid_until
+
+    def holds(self, now: datetime) -> bool:
+        """Whether the limit holds, and its usage is what was read and added."""
+        is_known = self._ends_at is None or now < self._ends_at
+        return is_known and self.definition.is_active(now)
+
+    def note_later(self, latest: datetime) -> None:
+        """Usage may have been added that is dated up to an instant to come."""
+        until = latest + _MICROSECOND
+        if self._later_until is None or until > self._later_until:
+            self._later_until = until
+
+    def present_balance(self, now: datetime) -> Balance | None:
+        """The balance by usage up to an instant; None: that can't be told from what is added."""
+        is_later = self._later_until is not None and now < self._later_until
+        if self._running is None or is_later or not self.holds(now):
+            return None
+        balance = self.balance(now)
+        if balance is None or now < self._running.begins_at:
+            return None
+        return replace(balance, at=now)
 
     @property
     def adds_up(self) -> bool:
@@ -130,7 +172,7 @@ class LimitState:
     def supply(self, now: datetime, vector: Token) -> Supply | None:
         """What it offers; None: it does not hold, or is not metered."""
         definition, balance = self.definition, self.balance(now)
-        if balance is None or self._running is None or not definition.is_active(now):
+        if balance is None or self._running is None or not self.holds(now):
             return None
         until = self._running.valid_until
         ends = definition.record.definition.active_to

@@ -3,7 +3,7 @@
 import importlib
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from time import monotonic
 
@@ -80,29 +80,39 @@ class LimitsService(ApiService):
 
 
 class Following:
-    """The thread that follows usage, definitions, and what other processes decide."""
+    """Two threads: one follows usage and definitions, the other what processes decide.
+
+    The second asks SQL alone: a usage store that hangs holds up none of it.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads = [
+            threading.Thread(target=self._run, args=steps, name=name, daemon=True)
+            for name, steps in (
+                ("limits-usage", (self._usage, self._settled)),
+                ("limits-holds", (self._held, self._ended)),
+            )
+        ]
         self._rounds = 0
 
     def start(self) -> None:
-        """Starts it."""
-        self._thread = threading.Thread(target=self._run, name="limits", daemon=True)
-        self._thread.start()
+        """Starts them."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Ends it."""
+        """Ends them."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
 
-    def _run(self) -> None:
+    def _run(self, *steps: Callable[[], None]) -> None:
         while not self._stop.wait(_PAUSE_SECONDS):
             began = monotonic()
-            for step in (self._usage, self._settled, self._held, self._ended):
+            for step in steps:
                 try:
                     step()
                 except TollgateError as away:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from tollgate.core.clock import Clock, datetime_from_us, us_from_datetime
 from tollgate.core.decimals import EXACT
 from tollgate.customers.attribution import Attribution
-from tollgate.customers.attribution_store import AttributionStore
+from tollgate.customers.customer_store import CustomerStore
 from tollgate.events.as_of import vector_now
 from tollgate.events.facts import has_corrections
 from tollgate.events.position import NOTHING, Token
@@ -25,10 +25,12 @@ from tollgate.limits.limit_reader import LimitReader
 from tollgate.limits.limit_rule import FailureMode, Policy
 from tollgate.limits.limit_rule_store import LimitRuleStore
 from tollgate.limits.limit_state import LimitState
+from tollgate.limits.owners import Owners
 from tollgate.metering.deltas import (
     Delta,
     corrected_subjects,
     first_touched,
+    later_touched,
     read_deltas,
 )
 from tollgate.metering.query import ledger_tail
@@ -38,7 +40,6 @@ from tollgate.platform.clickhouse import ClickHouse
 _log = logging.getLogger(__name__)
 _MINUTE = timedelta(minutes=1)
 _BACK = timedelta(seconds=5)
-_SUBJECTS_BELIEVED = timedelta(seconds=5)
 _CHANGES_MAX = 10_000
 _LIMITS_MAX = 200_000
 _LOOKED_BACK = timedelta(minutes=1)
@@ -72,19 +73,18 @@ class Projection:
         reader: LimitReader,
         entitlements: EntitlementStore,
         rules: LimitRuleStore,
-        attributions: AttributionStore,
+        customers: CustomerStore,
         clock: Clock,
     ) -> None:
         self._clickhouse = clickhouse
         self._reader = reader
         self._entitlements = entitlements
         self._rules = rules
-        self._attributions = attributions
+        self._owners = Owners(customers, self._mark_customer)
         self._clock = clock
         self._reading = threading.RLock()
         self._lock = threading.RLock()
         self._index = LimitIndex()
-        self._subjects: dict[tuple[str, str], tuple[datetime, tuple[Attribution, ...]]] = {}
         self._vector = NOTHING
         self._known_at: datetime | None = None
         self._changes_at = clock.now() - _LOOKED_BACK
@@ -165,8 +165,7 @@ class Projection:
 
     def _holds(self, account: Account, now: datetime) -> bool:
         state = self._index.get(account)
-        is_known = state is not None and state.definition.is_active(now)
-        return is_known and not self._index.is_marked(account)
+        return state is not None and state.holds(now) and not self._index.is_marked(account)
 
     def _read(self, accounts: Collection[Account], now: datetime) -> frozenset[str]:
         """Reads limits at the vector. Gives the ids of what is no limit at the instant."""
@@ -198,17 +197,28 @@ class Projection:
                 self._vector = vector_now(self._clickhouse)
             tail = ledger_tail(self._clickhouse, self._vector)
             if tail is not None:
-                self._add(tail)
+                self._add(tail, looked_at)
             self._read_again(looked_at)
             self._known_at = looked_at
             self._forget_some()
 
     def _follow_definitions(self) -> None:
-        """Marks the limits whose definition changed."""
+        """Marks the limits whose definition changed, or whose usage came to be another's."""
         since, began = self._changes_at - _BACK, self._clock.now()
         with self._lock:
             namespaces, has_budgets = self._index.namespaces, self._index.has_budgets
+        self._owners.follow_only(namespaces)
         for namespace in namespaces:
+            for moved in self._owners.changed(namespace, since):
+                with self._lock:
+                    self._index.mark(
+                        [
+                            state
+                            for state in self._index.of(namespace, moved.customer_id)
+                            if (metering := state.definition.metering) is not None
+                            and metering.attributions != moved.attributions
+                        ]
+                    )
             for each in self._entitlements.changes(namespace, since, _CHANGES_MAX):
                 with self._lock:
                     self._index.mark(
@@ -233,7 +243,7 @@ class Projection:
                 )
         self._changes_at = began
 
-    def _add(self, tail: Tail) -> None:
+    def _add(self, tail: Tail, looked_at: datetime) -> None:
         """Adds a stretch of the log to all limits; where a store fails, to none of them."""
         corrected = self._corrected(tail)
         with self._lock:
@@ -246,31 +256,52 @@ class Projection:
             )
             for each in questions
         ]
+        later = self._later(tail, looked_at)
         with self._lock:
             for customer, event_type in corrected:
-                self._index.mark(
-                    [
-                        state
-                        for state in self._index.of(*customer)
-                        if state.definition.metering is not None
-                        and state.definition.metering.meter.event_type == event_type
-                    ]
-                )
+                self._index.mark(list(self._index.counting(*customer, event_type)))
+            for (namespace, customer_id, event_type), latest in later.items():
+                for state in self._index.counting(namespace, customer_id, event_type):
+                    state.note_later(latest)
             for each in risen:
                 self._apply(each)
             self._vector = tail.until
 
     def _corrected(self, tail: Tail) -> list[tuple[tuple[str, str], str]]:
         """Namespaces with customers, and event types, whose usage corrections changed."""
+        with self._lock:
+            namespaces = self._index.namespaces
         types: dict[tuple[str, str], list[str]] = {}
         for namespace, event_type, subject in corrected_subjects(self._clickhouse, tail):
-            types.setdefault((namespace, subject), []).append(event_type)
+            if namespace in namespaces:
+                types.setdefault((namespace, subject), []).append(event_type)
         return [
             ((namespace, owner.customer_id), event_type)
             for (namespace, subject), of_subject in types.items()
-            for owner in self._owners(namespace, {subject})[subject]
+            for owner in self._owners.of(namespace, {subject}, self._clock.now())[subject]
             for event_type in of_subject
         ]
+
+    def _later(self, tail: Tail, looked_at: datetime) -> dict[tuple[str, str, str], datetime]:
+        """The latest time of usage of a stretch of the log that is still to come.
+
+        Returns:
+            by namespace, customer and event type.
+        """
+        found = later_touched(self._clickhouse, tail, looked_at)
+        with self._lock:
+            namespaces = self._index.namespaces
+            if found is None:
+                self._index.mark(self._index.oldest(len(self._index)))
+        latest: dict[tuple[str, str, str], datetime] = {}
+        for namespace in namespaces:
+            own = {key[1:]: at for key, at in (found or {}).items() if key[0] == namespace}
+            owners = self._owners.of(namespace, {subject for _, subject in own}, looked_at)
+            for (event_type, subject), at in own.items():
+                for owner in owners[subject]:
+                    key = (namespace, owner.customer_id, event_type)
+                    latest[key] = max(at, latest.get(key, at))
+        return latest
 
     def _risen(self, question: Question, tail: Tail, *, corrected: bool) -> "_Risen":
         """Reads what a stretch of the log adds; changes nothing."""
@@ -283,7 +314,8 @@ class Projection:
             subjects = set(first_touched(self._clickhouse, meter, tail))
         else:
             subjects = {each.subject for each in deltas}
-        return _Risen(question, deltas, self._owners(meter.namespace, subjects))
+        owners = self._owners.of(meter.namespace, subjects, self._clock.now())
+        return _Risen(question, deltas, owners)
 
     def _apply(self, risen: "_Risen") -> None:
         """Adds to limits, or marks those that can't be added to."""
@@ -305,27 +337,6 @@ class Projection:
                 for state in own:
                     if not is_whole or not state.add(start, end, delta.quantity):
                         self._index.mark([state])
-
-    def _owners(self, namespace: str, subjects: set[str]) -> dict[str, tuple[Attribution, ...]]:
-        """Whose the usage of subjects is; customers between whom one moved are read anew."""
-        now = self._clock.now()
-        old = {
-            each
-            for each in subjects
-            if (known := self._subjects.get((namespace, each))) is None
-            or known[0] <= now - _SUBJECTS_BELIEVED
-        }
-        if old:
-            found: dict[str, list[Attribution]] = {each: [] for each in old}
-            for each in self._attributions.of_subjects(namespace, old):
-                found[each.subject_key].append(each)
-            for subject, rows in found.items():
-                before = self._subjects.get((namespace, subject))
-                self._subjects[namespace, subject] = (now, tuple(rows))
-                if before is not None and before[1] != tuple(rows):
-                    for row in {*before[1], *rows}:
-                        self._mark_customer(namespace, row.customer_id)
-        return {each: self._subjects[namespace, each][1] for each in subjects}
 
     def _mark_customer(self, namespace: str, customer_id: str) -> None:
         with self._lock:
@@ -350,5 +361,3 @@ class Projection:
             if over > 0:
                 for state in self._index.oldest(over + _LIMITS_MAX // 10):
                     self._index.drop(state.definition.account.id)
-            if len(self._subjects) > 2 * _LIMITS_MAX:
-                self._subjects.clear()

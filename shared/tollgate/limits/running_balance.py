@@ -60,6 +60,11 @@ class RunningBalance:
         return self._kept[-1].end
 
     @property
+    def begins_at(self) -> datetime:
+        """When the phase began whose balance was asked for last."""
+        return self._kept[-1].base.at
+
+    @property
     def has_early_usage(self) -> bool:
         """Whether usage was added whose time has not come."""
         return bool(self._early)

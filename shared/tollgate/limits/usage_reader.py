@@ -19,6 +19,7 @@ from tollgate.limits.facts_store import Metering
 from tollgate.limits.period import Period
 from tollgate.limits.plan import Plan
 from tollgate.limits.usage_kind import UsageKind
+from tollgate.metering.deltas import later_usage
 from tollgate.metering.meter import Aggregation, Meter
 from tollgate.metering.query import QueryBounds, run_query
 from tollgate.metering.question import CUSTOMER, MeterQuery, QueryRow, Stretches
@@ -117,6 +118,36 @@ class UsageReader:
                 )
         return found
 
+    def latest(self, needs: Sequence[Need], at: datetime) -> list[datetime | None]:
+        """The latest time of usage of each need that is dated at an instant or later; None: none.
+
+        Usage that the need's filters leave out is not told apart.
+
+        Raises:
+            Transient: the store is away.
+        """
+        subjects: dict[tuple[str, str], set[str]] = {}
+        for need in needs:
+            subjects.setdefault(_type(need), set()).update(_present_subjects(need, at))
+        found = {
+            (key, subject): latest
+            for key, own in subjects.items()
+            for subject, latest in later_usage(self._clickhouse, *key, own, at).items()
+        }
+        if not found:
+            return [None for _ in needs]
+        return [
+            max(
+                (
+                    latest
+                    for subject in _present_subjects(need, at)
+                    if (latest := found.get((_type(need), subject))) is not None
+                ),
+                default=None,
+            )
+            for need in needs
+        ]
+
     def _answers(
         self, questions: Sequence[_Question], as_of: Token | None
     ) -> Iterable[tuple[_Question, Sequence[QueryRow]]]:
@@ -187,6 +218,16 @@ def _greatest(
         at = end
         found.append(_ZERO if most is None else most)
     return found
+
+
+def _type(need: Need) -> tuple[str, str]:
+    return need.metering.meter.namespace, need.metering.meter.event_type
+
+
+def _present_subjects(need: Need, at: datetime) -> set[str]:
+    """Subjects whose usage is the customer's at an instant, or later."""
+    rows = need.metering.attributions
+    return {each.subject_key for each in rows if each.ends_at is None or each.ends_at > at}
 
 
 def _bounds(plan: Plan) -> set[datetime]:

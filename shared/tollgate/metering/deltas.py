@@ -4,13 +4,14 @@ A sum that was read at a vector, and what came between that vector and a later o
 the later one. Corrections can't be added: whose usage they changed is said, to be read anew.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from tollgate.core.clock import datetime_from_us
+from tollgate.core.clock import datetime_from_us, us_from_datetime
 from tollgate.metering.meter import Meter
+from tollgate.metering.ownership import bind_texts
 from tollgate.metering.plan import Tiling
 from tollgate.metering.query import FINAL_SETTINGS
 from tollgate.metering.question import SUBJECT, MeterQuery
@@ -18,7 +19,7 @@ from tollgate.metering.rollup import Rollups
 from tollgate.metering.statement import FromRollups, Statement, Tail, at_sql
 from tollgate.metering.window import Windows, WindowSize, zone
 from tollgate.platform.clickhouse import DATABASE, READS_LITTLE, UNCOMPILED, ClickHouse
-from tollgate.platform.filters import Filter
+from tollgate.platform.filters import Filter, Parameters
 
 ROWS_MAX = 200_000
 """Of one reading: more than that are not added up one by one."""
@@ -104,6 +105,49 @@ def first_touched(clickhouse: ClickHouse, meter: Meter, tail: Tail) -> dict[str,
         UNCOMPILED,
     )
     return {row[0]: datetime_from_us(int(row[1])) for row in rows}
+
+
+def later_usage(
+    clickhouse: ClickHouse,
+    namespace: str,
+    event_type: str,
+    subjects: Collection[str],
+    at: datetime,
+) -> dict[str, datetime]:
+    """Those of some subjects that have events dated at an instant or later, with the latest time.
+
+    Raises:
+        Transient: ClickHouse is away.
+    """
+    bound = Parameters()
+    rows = clickhouse.query(
+        f"SELECT subject, toUnixTimestamp64Micro(max(time)) FROM {DATABASE}.events"
+        f" WHERE namespace = {bound.bind(namespace)} AND type = {bound.bind(event_type)}"
+        f" AND subject IN {bind_texts(bound, sorted(subjects))}"
+        f" AND time >= {at_sql(us_from_datetime(at))} GROUP BY subject",
+        bound.values,
+        UNCOMPILED,
+    )
+    return {row[0]: datetime_from_us(int(row[1])) for row in rows}
+
+
+def later_touched(
+    clickhouse: ClickHouse, tail: Tail, at: datetime
+) -> dict[tuple[str, str, str], datetime] | None:
+    """The same of a stretch of the log, by namespace, event type and subject; None: too many.
+
+    Raises:
+        Transient: ClickHouse is away.
+    """
+    rows = clickhouse.query(
+        "SELECT toString(namespace), toString(type), subject, toUnixTimestamp64Micro(max(time))"
+        f" FROM {DATABASE}.events WHERE time >= {at_sql(us_from_datetime(at))} AND {tail.sql()}"
+        f" GROUP BY namespace, type, subject LIMIT {ROWS_MAX + 1}",
+        settings=UNCOMPILED,
+    )
+    if len(rows) > ROWS_MAX:
+        return None
+    return {(row[0], row[1], row[2]): datetime_from_us(int(row[3])) for row in rows}
 
 
 def corrected_subjects(clickhouse: ClickHouse, tail: Tail) -> set[tuple[str, str, str]]:
