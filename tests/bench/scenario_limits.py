@@ -29,6 +29,8 @@ from tests.bench.load_generator import OpenLoop, Target, run_closed_loop
 from tests.bench.processes import Server
 from tests.bench.product import running_product, world_processes
 from tests.bench.rounds import Bench, latency_note
+from tollgate.core.clock import SystemClock
+from tollgate.core.times import format_instant
 
 _CHECKS_A_SECOND: Final = 500
 _PAIR_CLIENTS: Final = 64
@@ -194,7 +196,9 @@ def _values(number: int) -> Any:
     def request() -> bytes:
         customer = f"customer-{shuffle.randrange(CUSTOMERS):05d}"
         feature = shuffle.choice(FEATURES)
-        path = f"/api/v2/customers/{customer}/entitlements/{feature}/value"
+        # With a time it is evaluated, never taken from memory.
+        query = f"time={format_instant(SystemClock().now())}"
+        path = f"/api/v2/customers/{customer}/entitlements/{feature}/value?{query}"
         return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
 
     return request

@@ -1,11 +1,12 @@
 """Limits in memory follow usage on real stores, whichever of their questions fails."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 from tests.support.control_plane import meter_input
-from tests.support.loading import NOON_US, NewStage, Sent, Stage
+from tests.support.loading import NOON_US, Correct, NewStage, Sent, Stage
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import Transient
 from tollgate.customers.customer import parse_customer
@@ -28,7 +29,7 @@ from tollgate.metering.store import MeterStore
 from tollgate.platform.sql import Database
 
 pytest_plugins = ["tests.support.stages"]
-FEATURES = ("values", "events", "names")
+FEATURES = {"SUM": "values", "COUNT": "events", "UNIQUE_COUNT": "names"}
 
 
 class Failing:
@@ -46,9 +47,11 @@ class Failing:
 
 
 class House:
-    """A customer with a limit of each kind, in memory."""
+    """A customer with a limit of each aggregation, in memory."""
 
-    def __init__(self, stage: Stage, database: Database) -> None:
+    def __init__(
+        self, stage: Stage, database: Database, aggregations: Iterable[str] = FEATURES
+    ) -> None:
         self.stage, self.clock = stage, stage.clock
         self.clock.us = NOON_US
         namespace = stage.namespace
@@ -59,7 +62,8 @@ class House:
             EntitlementStore(database, self.clock),
             FeatureStore(database, self.clock),
         )
-        for key, aggregation in zip(FEATURES, ("SUM", "COUNT", "UNIQUE_COUNT"), strict=True):
+        self.features = [FEATURES.get(each, each.lower()) for each in aggregations]
+        for key, aggregation in zip(self.features, aggregations, strict=True):
             path = None if aggregation == "COUNT" else "$.n"
             MeterStore(database, self.clock).create(
                 namespace,
@@ -81,7 +85,7 @@ class House:
         self.failing = Failing(stage.clickhouse)
         engine: Any = self.failing
         rules = LimitRuleStore(database, self.clock)
-        usage = UsageReader(engine, None, 60)
+        self.usage = usage = UsageReader(engine, None, 60)
         self.projection = Projection(
             engine,
             LimitReader(FactsStore(database), rules, usage),
@@ -105,10 +109,22 @@ class House:
             self._loader.load([self.stage.record(self._offset, self.clock.us, event)])
         self.clock.us += 1_000_000
 
+    def void(self, number: int) -> None:
+        """Voids the event that was sent as the n-th; one that is void stays so."""
+        self._offset += 1
+        self.clock.us += 1_000_000
+        wanted = Correct(id=str(number), correction=str(self._offset))
+        self._loader.load([self.stage.corrections(self._offset, self.clock.us, wanted)])
+
+    @property
+    def sent(self) -> int:
+        """Records so far."""
+        return self._offset
+
     def accounts(self) -> list[Account]:
         return [
             Account(namespace=self.stage.namespace, customer_id=self.customer, feature_key=feature)
-            for feature in FEATURES
+            for feature in self.features
         ]
 
     def usages(self) -> list[Decimal]:

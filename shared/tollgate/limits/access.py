@@ -8,7 +8,7 @@ from enum import StrEnum
 from tollgate.core.errors import Fault, InvalidInput
 from tollgate.customers.customer import Customer
 from tollgate.limits.entitled_subjects import EntitledSubjects
-from tollgate.limits.facts_store import Known
+from tollgate.limits.entitlement_record import EntitlementRecord
 from tollgate.limits.feature_store import FeatureListing, FeatureStore
 from tollgate.limits.limit import Limit
 
@@ -94,7 +94,7 @@ def wanted_features(
 def accesses(
     resolved: Mapping[str, tuple[str, ...]],
     features: Mapping[str, bool],
-    known: Collection[tuple[Known, Limit]],
+    known: Collection[tuple[EntitlementRecord, Limit]],
     customers: Mapping[str, Customer],
     changed_at: Mapping[str, datetime],
 ) -> list[CustomerAccess]:
@@ -107,10 +107,7 @@ def accesses(
         customers: by id.
         changed_at: when their entitlements changed last.
     """
-    limits = {
-        (it.record.definition.customer_id, it.record.definition.feature_key): limit
-        for it, limit in known
-    }
+    limits = {(it.definition.customer_id, it.definition.feature_key): limit for it, limit in known}
     found = []
     for customer_id, names in resolved.items():
         customer = customers[customer_id]

@@ -1,5 +1,8 @@
 """v3 of entitlements on HTTP: what one customer may use, and what many may."""
 
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -7,14 +10,17 @@ import msgspec
 
 from tollgate.core.errors import Fault, InvalidInput, NotFound
 from tollgate.customers.api_customers_v1 import open_customers
-from tollgate.limits.access import accesses, resolve, wanted_features
+from tollgate.limits.access import Resolved, accesses, resolve, wanted_features
 from tollgate.limits.api_features_v1 import open_features
+from tollgate.limits.api_values import AS_OF_DOCUMENT, present_limits
 from tollgate.limits.entitlement_parts import (
-    limits_of,
     open_entitled_subjects,
     open_entitlements,
     open_facts,
 )
+from tollgate.limits.entitlement_record import EntitlementRecord
+from tollgate.limits.limit import Limit
+from tollgate.limits.limit_parts import open_limits
 from tollgate.limits.wire_access_v3 import (
     AccessListBody,
     AccessQueryBody,
@@ -32,21 +38,52 @@ from tollgate.platform.wire_v3 import checked_id
 _AFTER, _BEFORE = "page[after]", "page[before]"
 
 
-def list_access(call: Call) -> AccessListBody:
+async def list_access(call: Call) -> AccessListBody:
     """What a customer has a right to now, and whether it may use it."""
     asked = checked_id(call.path["customerId"], "customerId")
-    now = call.parts.clock.now()
-    customer_id, known = call.parts.get(open_facts).of_customer(call.namespace, asked, now)
+    now, facts = call.parts.clock.now(), call.parts.get(open_facts)
+    read = partial(facts.records_of_customer, call.namespace, asked, now)
+    customer_id, records = await call.parts.get(open_limits).present.on_thread(read)
     if customer_id != asked:
         raise NotFound(f"there is no customer {asked}")
-    limits = limits_of(call, known, now)
+    limits = await present_limits(call, records, now)
     return AccessListBody.model_construct(
-        data=[access_result_body(it, limit) for it, limit in zip(known, limits, strict=True)]
+        data=[
+            access_result_body(each.definition, limit)
+            for each, limit in zip(records, limits, strict=True)
+        ]
     )
 
 
-def query_access(call: Call) -> Reply:
+async def query_access(call: Call) -> Reply:
     """What many customers may use now, in as few queries as their meters need."""
+    on_thread = call.parts.get(open_limits).present.on_thread
+    asked = await on_thread(partial(_asked, call))
+    limits = await present_limits(call, asked.records, asked.now)
+    return await on_thread(partial(_answered, call, asked, limits))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What a question is about.
+
+    Attributes:
+        resolved: all customers that are asked for, and names that are nobody's.
+        ids: of the customers of the page. links: to the pages around it.
+        features: by key, whether there is one.
+        records: what those customers have of these features.
+        now: when that was read.
+    """
+
+    resolved: Resolved
+    ids: list[str]
+    links: dict[str, str | None]
+    features: dict[str, bool]
+    records: tuple[EntitlementRecord, ...]
+    now: datetime
+
+
+def _asked(call: Call) -> _Asked:
     body: AccessQueryBody = call.body
     query: AccessQueryParameters = call.query
     parts, namespace = call.parts, call.namespace
@@ -59,18 +96,26 @@ def query_access(call: Call) -> Reply:
     resolved = resolve(parts.get(open_entitled_subjects), namespace, body.customer.keys)
     ids, links = _page(call.target, list(resolved.names), query.page)
     now = parts.clock.now()
-    known = parts.get(open_facts).of_customers(namespace, ids, now, list(features))
+    facts = parts.get(open_facts)
+    records = facts.records_of_customers(namespace, ids, now, list(features))
+    return _Asked(
+        resolved=resolved, ids=ids, links=links, features=features, records=records, now=now
+    )
+
+
+def _answered(call: Call, asked: _Asked, limits: tuple[Limit, ...]) -> Reply:
+    parts, namespace, ids = call.parts, call.namespace, asked.ids
     found = accesses(
-        {customer_id: resolved.names[customer_id] for customer_id in ids},
-        features,
-        list(zip(known, limits_of(call, known, now), strict=True)),
+        {customer_id: asked.resolved.names[customer_id] for customer_id in ids},
+        asked.features,
+        list(zip(asked.records, limits, strict=True)),
         parts.get(open_customers).find(namespace, ids),
         parts.get(open_entitlements).last_changes(namespace, ids),
     )
     answer = {
         "data": [_dumped(customer_access_body(each)) for each in found],
-        "errors": [_dumped(unknown_customer_body(name)) for name in resolved.unknown],
-        "meta": {"page": links | {"size": query.page.size}},
+        "errors": [_dumped(unknown_customer_body(name)) for name in asked.resolved.unknown],
+        "meta": {"page": asked.links | {"size": call.query.page.size}},
     }
     return Reply(body=msgspec.json.encode(answer))
 
@@ -115,6 +160,7 @@ def _operation(method: str, path: str, operation_id: str, summary: str, **more: 
         tag="Entitlements",
         scope=Scope.READ,
         wire="v3",
+        document=AS_OF_DOCUMENT,
         **more,
     )
 

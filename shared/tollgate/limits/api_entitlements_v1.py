@@ -5,17 +5,12 @@ from typing import Any
 from tollgate.limits.entitlement_parts import (
     ENTITLEMENT_ORDERS,
     grant_listing,
-    limits_of,
     open_entitled_subjects,
     open_entitlements,
-    open_facts,
     open_grants,
-    value_of,
 )
 from tollgate.limits.entitlement_store import EntitlementListing
-from tollgate.limits.wire_entitlements import ValueBody, value_body
 from tollgate.limits.wire_entitlements_v1 import (
-    AccessBody,
     EntitlementListBody,
     EntitlementPageBody,
     EntitlementsParameters,
@@ -26,30 +21,9 @@ from tollgate.limits.wire_entitlements_v1 import (
     grant_body,
     subject_entitlement_body,
 )
-from tollgate.limits.wire_entitlements_v2 import ValueParameters
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
 from tollgate.platform.exact import exact_reply
-
-
-def get_customer_access(call: Call) -> Reply:
-    """All that a customer has a right to now, by the feature's key, with what remains."""
-    now = call.parts.clock.now()
-    facts = call.parts.get(open_facts)
-    _, known = facts.of_customer(call.namespace, call.path["customerIdOrKey"], now)
-    limits = limits_of(call, known, now)
-    values = {
-        each.record.definition.feature_key: value_body(limit)
-        for each, limit in zip(known, limits, strict=True)
-    }
-    return exact_reply(AccessBody.model_construct(entitlements=values))
-
-
-def get_customer_value(call: Call) -> Reply:
-    """Whether a customer may use a feature at an instant; without a right to it: no."""
-    at = call.query.time or call.parts.clock.now()
-    found = value_of(call, call.path["customerIdOrKey"], call.path["featureKey"], at)
-    return exact_reply(value_body(found))
 
 
 def list_entitlements(call: Call) -> Reply:
@@ -121,21 +95,6 @@ def _operation(path: str, operation_id: str, summary: str, **more: Any) -> Opera
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    _operation(
-        "/api/v1/customers/{customerIdOrKey}/access",
-        "getCustomerAccess",
-        "Get all that a customer may use",
-        handler=get_customer_access,
-        response=AccessBody,
-    ),
-    _operation(
-        "/api/v1/customers/{customerIdOrKey}/entitlements/{featureKey}/value",
-        "getCustomerEntitlementValue",
-        "Ask whether a customer may use a feature",
-        handler=get_customer_value,
-        query=ValueParameters,
-        response=ValueBody,
-    ),
     _operation(
         "/api/v1/entitlements",
         "listEntitlements",

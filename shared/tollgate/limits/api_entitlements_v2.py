@@ -9,7 +9,6 @@ from tollgate.limits.entitlement_parts import (
     named_known,
     open_entitlements,
     open_grants,
-    value_of,
 )
 from tollgate.limits.entitlement_record import EntitlementRecord
 from tollgate.limits.entitlement_store import EntitlementListing
@@ -32,12 +31,9 @@ from tollgate.limits.wire_entitlements_v2 import (
     GrantV2Body,
     GrantV2PageBody,
     HistoryParameters,
-    ValueParameters,
-    ValueV2Body,
     VoidParameters,
     entitlement_v2_body,
     grant_v2_body,
-    value_v2_body,
 )
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
@@ -158,12 +154,6 @@ def reset_usage(call: Call) -> None:
     call.parts.get(open_grants).reset(call.namespace, customer, name, body.asked)
 
 
-def get_value(call: Call) -> Reply:
-    """Whether a feature may be used at an instant, and what remains; without a right to it: no."""
-    at = call.query.time or call.parts.clock.now()
-    return exact_reply(value_v2_body(value_of(call, call.path[_CUSTOMER], call.path[_NAME], at)))
-
-
 def get_history(call: Call) -> Reply:
     """What was used of a metered entitlement, and what remained."""
     found = named_known(call, call.path[_CUSTOMER], call.path[_NAME], call.parts.clock.now())
@@ -265,15 +255,6 @@ OPERATIONS: tuple[Operation, ...] = (
         status=201,
         scope=Scope.ADMIN,
         failures=(409,),
-    ),
-    _operation(
-        "GET",
-        f"{_ONE}/value",
-        "getCustomerEntitlementValueV2",
-        "Ask whether a feature may be used",
-        handler=get_value,
-        query=ValueParameters,
-        response=ValueV2Body,
     ),
     _operation(
         "GET",

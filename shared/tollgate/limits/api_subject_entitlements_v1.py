@@ -6,7 +6,6 @@ from tollgate.core.errors import NotFound
 from tollgate.limits.entitlement_parts import (
     GRANT_ORDERS,
     history_of,
-    limits_of,
     named_known,
     open_entitled_subjects,
     open_entitlements,
@@ -23,7 +22,7 @@ from tollgate.limits.wire_entitlement_inputs import (
     read_entitlement_input,
     read_grant_input,
 )
-from tollgate.limits.wire_entitlements import HistoryBody, ValueBody, value_body
+from tollgate.limits.wire_entitlements import HistoryBody
 from tollgate.limits.wire_entitlements_v1 import (
     GrantBody,
     SubjectEntitlementBody,
@@ -32,7 +31,7 @@ from tollgate.limits.wire_entitlements_v1 import (
     grant_body,
     subject_entitlement_body,
 )
-from tollgate.limits.wire_entitlements_v2 import HistoryParameters, ValueParameters
+from tollgate.limits.wire_entitlements_v2 import HistoryParameters
 from tollgate.platform.access import Scope
 from tollgate.platform.api import Call, Operation, Reply
 from tollgate.platform.exact import exact_reply
@@ -135,13 +134,6 @@ def reset_usage(call: Call) -> None:
     call.parts.get(open_grants).reset(call.namespace, _customer(call), _name(call), body.asked)
 
 
-def get_value(call: Call) -> Reply:
-    """Whether a subject's customer may use a feature at an instant, and what remains."""
-    at = call.query.time or call.parts.clock.now()
-    known = named_known(call, _customer(call), _name(call), at)
-    return exact_reply(value_body(limits_of(call, (known,), at)[0]))
-
-
 def get_history(call: Call) -> Reply:
     """What was used of a metered entitlement, and what remained."""
     found = named_known(call, _customer(call), _name(call), call.parts.clock.now())
@@ -230,15 +222,6 @@ OPERATIONS: tuple[Operation, ...] = (
         response=GrantBody,
         status=201,
         scope=Scope.ADMIN,
-    ),
-    _operation(
-        "GET",
-        f"{_BY_NAME}/value",
-        "getEntitlementValue",
-        "Ask whether a feature may be used",
-        handler=get_value,
-        query=ValueParameters,
-        response=ValueBody,
     ),
     _operation(
         "GET",

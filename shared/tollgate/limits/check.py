@@ -198,19 +198,31 @@ class Checking:
         Raises:
             Transient: a limit is not known, a store is away, and it fails closed.
         """
-        missing = [each for each in amounts if not self._is_known(each)]
         unknown: frozenset[str] = frozenset()
         away: Transient | None = None
-        if missing or self._may_look():
-            try:
-                unknown = await self._load(missing)
-            except Transient as problem:
-                away = problem
+        try:
+            unknown = await self.know(amounts)
+        except Transient as problem:
+            away = problem
         now = self._clock.now()
         return [
             self._verdict(account, amount, now, unknown, away)
             for account, amount in amounts.items()
         ]
+
+    async def know(self, accounts: Iterable[Account]) -> frozenset[str]:
+        """Reads limits that are not in memory, and looks at usage first if nobody did lately.
+
+        Returns:
+            ids of the accounts that are no limits.
+
+        Raises:
+            Transient: a store is away.
+        """
+        missing = [each for each in accounts if not self._is_known(each)]
+        if missing or self._may_look():
+            return await self._load(missing)
+        return frozenset()
 
     async def reach(self, position: Token, wait_ms: int) -> None:
         """Waits until usage up to a position is known.

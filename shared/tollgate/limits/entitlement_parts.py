@@ -84,6 +84,11 @@ def named_known(call: Call, customer: str, name: str, at: datetime) -> Known:
     return known[0]
 
 
+def looks_like_id(name: str) -> bool:
+    """Whether a name is no feature's key: no key looks like an id."""
+    return _ULID.fullmatch(name) is not None
+
+
 def value_of(call: Call, customer: str, name: str, at: datetime) -> Limit:
     """The decision for a customer at an instant; of a feature without an entitlement: no access.
 
@@ -94,7 +99,7 @@ def value_of(call: Call, customer: str, name: str, at: datetime) -> Limit:
     customer_id, known = facts.of_customer(call.namespace, customer, at, [name])
     if known:
         return limits_of(call, known, at)[0]
-    if _ULID.fullmatch(name):
+    if looks_like_id(name):
         raise NotFound(f"the customer {customer_id} has no entitlement {name}")
     return Limit(has_access=False)
 

@@ -209,6 +209,8 @@ class EntitlementRecord:
         deleted_at: when it was deleted or superseded; it ended then at the latest.
         supersedes: id of the one that it took the place of.
         version: counts every change and every new fact of it, from 1.
+        customer_changed_at: when its customer did last, or what is attributed to that.
+        meter_changed_at: when the meter did last that its feature counts by, if it has one.
     """
 
     definition: AnyEntitlement
@@ -221,11 +223,18 @@ class EntitlementRecord:
     deleted_at: datetime | None
     supersedes: str | None
     version: int
+    customer_changed_at: datetime | None = None
+    meter_changed_at: datetime | None = None
 
     @property
     def id(self) -> str:
         """Of the entitlement."""
         return self.definition.id
+
+    @property
+    def stamp(self) -> tuple[str, int, datetime | None, datetime | None]:
+        """Another one where anything else is known that a balance follows from, beside usage."""
+        return self.id, self.version, self.customer_changed_at, self.meter_changed_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

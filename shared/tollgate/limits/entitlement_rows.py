@@ -16,11 +16,21 @@ from tollgate.limits.entitlement_tables import (
     reset_of_row,
     resets,
 )
+from tollgate.limits.feature_store import features
 from tollgate.limits.reset import Reset
+from tollgate.metering.store import meters
 
 _c = entitlements.c
-SELECTED = sa.select(entitlements, customers.c.key.label("customer_key")).outerjoin_from(
-    entitlements, customers, customers.c.id == _c.customer_id
+SELECTED = (
+    sa.select(
+        entitlements,
+        customers.c.key.label("customer_key"),
+        customers.c.updated_at.label("customer_changed_at"),
+        meters.c.updated_at.label("meter_changed_at"),
+    )
+    .outerjoin_from(entitlements, customers, customers.c.id == _c.customer_id)
+    .outerjoin(features, features.c.id == _c.feature_id)
+    .outerjoin(meters, meters.c.id == features.c.meter_id)
 )
 """Rows that `record_of_row` takes."""
 

@@ -155,7 +155,7 @@ def row_of_entitlement(entitlement: AnyEntitlement, period: Recurrence | None) -
 
 
 def record_of_row(row: sa.RowMapping) -> EntitlementRecord:
-    """The entitlement of a row, which has the customer's key as `customer_key`."""
+    """The entitlement of a row that was selected by `entitlement_rows.SELECTED`."""
     period = _recurrence(row["usage_period_interval"], row["usage_period_anchor"], row["zone"])
     return EntitlementRecord(
         definition=_entitlement(row, period),
@@ -168,6 +168,8 @@ def record_of_row(row: sa.RowMapping) -> EntitlementRecord:
         deleted_at=row["deleted_at"],
         supersedes=row["supersedes"],
         version=row["version"],
+        customer_changed_at=row["customer_changed_at"],
+        meter_changed_at=row["meter_changed_at"],
     )
 
 

@@ -109,12 +109,32 @@ class FactsStore:
         """
         with self._database.connect() as connection:
             customer_id = named_customer(connection, namespace, customer)
-            chosen = active_at(at)
-            if names is not None:
-                wanted = list(names)
-                by_id = _c.id.in_([name.upper() for name in wanted])
-                chosen = sa.or_(by_id, sa.and_(chosen, _c.feature_key.in_(wanted)))
+            chosen = _chosen(at, names)
             return customer_id, _known(connection, namespace, [customer_id], chosen)
+
+    def records_of_customer(
+        self, namespace: str, customer: str, at: datetime, names: Collection[str] | None = None
+    ) -> tuple[str, tuple[EntitlementRecord, ...]]:
+        """As `of_customer`, without what metered ones are evaluated by."""
+        with self._database.connect() as connection:
+            customer_id = named_customer(connection, namespace, customer)
+            chosen = _chosen(at, names)
+            return customer_id, tuple(_records(connection, namespace, [customer_id], chosen))
+
+    def records_of_customers(
+        self, namespace: str, customer_ids: Collection[str], at: datetime, feature_keys: list[str]
+    ) -> tuple[EntitlementRecord, ...]:
+        """As `of_customers`, without what metered ones are evaluated by."""
+        chosen = sa.and_(active_at(at), _c.feature_key.in_(feature_keys))
+        with self._database.connect() as connection:
+            return tuple(_records(connection, namespace, customer_ids, chosen))
+
+    def of_ids(self, namespace: str, entitlement_ids: Collection[str]) -> tuple[Known, ...]:
+        """Entitlements by id, those that hold and others."""
+        query = SELECTED.where(_c.namespace == namespace, _c.id.in_(sorted(entitlement_ids)))
+        with self._database.connect() as connection:
+            rows = connection.execute(query.order_by(_c.id)).mappings()
+            return _with_metering(connection, namespace, [record_of_row(row) for row in rows])
 
     def of_customers(
         self,
@@ -134,18 +154,36 @@ class FactsStore:
             return _known(connection, namespace, customer_ids, chosen)
 
 
+def _chosen(at: datetime, names: Collection[str] | None) -> sa.ColumnElement[bool]:
+    """Entitlements that hold at an instant; of these ids, whenever they hold, or features' keys."""
+    if names is None:
+        return active_at(at)
+    wanted = list(names)
+    by_id = _c.id.in_([name.upper() for name in wanted])
+    return sa.or_(by_id, sa.and_(active_at(at), _c.feature_key.in_(wanted)))
+
+
 def _known(
     connection: sa.Connection,
     namespace: str,
     customer_ids: Collection[str],
     chosen: sa.ColumnElement[bool],
 ) -> tuple[Known, ...]:
+    records = _records(connection, namespace, customer_ids, chosen)
+    return _with_metering(connection, namespace, records)
+
+
+def _records(
+    connection: sa.Connection,
+    namespace: str,
+    customer_ids: Collection[str],
+    chosen: sa.ColumnElement[bool],
+) -> list[EntitlementRecord]:
     query = SELECTED.where(
         _c.namespace == namespace, _c.customer_id.in_(sorted(customer_ids)), chosen
     )
     ordered = query.order_by(_c.feature_key, _c.active_from, _c.id)
-    records = [record_of_row(row) for row in connection.execute(ordered).mappings()]
-    return _with_metering(connection, namespace, records)
+    return [record_of_row(row) for row in connection.execute(ordered).mappings()]
 
 
 def _with_metering(

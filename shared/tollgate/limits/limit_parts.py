@@ -13,6 +13,7 @@ from tollgate.limits.entitlement_parts import open_entitlements, open_facts, ope
 from tollgate.limits.feature_store import FeatureStore
 from tollgate.limits.limit_reader import LimitReader
 from tollgate.limits.limit_rule_store import LimitRuleStore
+from tollgate.limits.present_values import PresentValues
 from tollgate.limits.projection import Projection
 from tollgate.limits.reservation_store import ReservationStore
 from tollgate.limits.reserve import Reserving
@@ -36,6 +37,7 @@ class Limits:
     holds: Holds
     checking: Checking
     reserving: Reserving
+    present: PresentValues
     clickhouse: ClickHouse
     clock: Clock
 
@@ -66,10 +68,10 @@ def open_limits(parts: Parts) -> Limits:
     """Puts them together; nothing runs yet."""
     database, clickhouse = parts.get(open_database), parts.get(open_clickhouse)
     rules, facts = LimitRuleStore(database, parts.clock), parts.get(open_facts)
-    customers = parts.get(open_customers)
+    customers, usage = parts.get(open_customers), parts.get(open_usage_reader)
     projection = Projection(
         clickhouse,
-        LimitReader(facts, rules, parts.get(open_usage_reader)),
+        LimitReader(facts, rules, usage),
         parts.get(open_entitlements),
         rules,
         customers,
@@ -77,6 +79,7 @@ def open_limits(parts: Parts) -> Limits:
     )
     reservations = ReservationStore(database, parts.clock)
     holds = Holds(reservations)
+    checking = Checking(projection, holds, rules, facts, parts.clock)
     return Limits(
         customers=customers,
         features=parts.get(open_features),
@@ -85,8 +88,9 @@ def open_limits(parts: Parts) -> Limits:
         reservations=reservations,
         projection=projection,
         holds=holds,
-        checking=Checking(projection, holds, rules, facts, parts.clock),
+        checking=checking,
         reserving=Reserving(reservations, projection),
+        present=PresentValues(checking, projection, facts, usage, parts.settings.query_threads),
         clickhouse=clickhouse,
         clock=parts.clock,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from time import monotonic
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from tollgate.core.errors import TollgateError
 from tollgate.events.position import Token
@@ -19,7 +19,12 @@ from tollgate.platform.body import Receive, Send
 from tollgate.platform.body import Scope as Request
 from tollgate.platform.parts import Parts
 
-_MODULES = ("tollgate.limits.api_limits", "tollgate.limits.api_gateway")
+_MODULES = (
+    "tollgate.limits.api_limits",
+    "tollgate.limits.api_gateway",
+    "tollgate.limits.api_values",
+    "tollgate.limits.api_access_v3",
+)
 _log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 0.4
 _SWEEP_EVERY = 5
@@ -57,6 +62,7 @@ class LimitsService(ApiService):
         self._following.stop()
         self._limits.reserving.stop()
         self._limits.checking.stop()
+        self._limits.present.stop()
 
     async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
         """As any API; what a gateway asks about comes with the path of the request it is about."""
@@ -69,6 +75,15 @@ class LimitsService(ApiService):
             "Limits that are kept in memory.",
             value=len(self._limits.projection),
         )
+        present = self._limits.present
+        answered = CounterMetricFamily(
+            "tollgate_limits_values",
+            "Balances of entitlements that were asked for now, by where they were taken from.",
+            labels=["source"],
+        )
+        answered.add_metric(["memory"], present.from_memory)
+        answered.add_metric(["stores"], present.from_stores)
+        yield answered
         known_at = self._limits.projection.known_at
         if known_at is not None:
             age = self._parts.clock.now() - known_at

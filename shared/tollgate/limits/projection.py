@@ -19,6 +19,8 @@ from tollgate.events.as_of import vector_now
 from tollgate.events.facts import has_corrections
 from tollgate.events.position import NOTHING, Token
 from tollgate.limits.account import Account, Supply
+from tollgate.limits.balance import Balance
+from tollgate.limits.entitlement_record import EntitlementRecord
 from tollgate.limits.entitlement_store import EntitlementStore
 from tollgate.limits.limit_index import LimitIndex, Question
 from tollgate.limits.limit_reader import LimitReader
@@ -133,6 +135,28 @@ class Projection:
                 return replace(supply, remaining=EXACT.add(supply.remaining, policy.open_cap))
             case FailureMode.LAST_KNOWN:
                 return supply
+
+    def present_balance(self, record: EntitlementRecord) -> Balance | None:
+        """The balance of an entitlement now; None: what is in memory can't tell it exactly.
+
+        Args:
+            record: as it is in SQL now.
+        """
+        definition = record.definition
+        account = Account(
+            namespace=record.namespace,
+            customer_id=definition.customer_id,
+            feature_key=definition.feature_key,
+        )
+        with self._lock:
+            now = self._clock.now()  # not before any look at usage that was added
+            state = self.state(account)
+            if state is None or self._index.is_marked(account) or self.is_old(now):
+                return None
+            if state.definition.record.stamp != record.stamp:
+                self._index.mark([state])
+                return None
+            return state.present_balance(now)
 
     @property
     def is_followed(self) -> bool:

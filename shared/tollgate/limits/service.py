@@ -12,7 +12,6 @@ _MODULES = (
     "tollgate.limits.api_entitlements_v1",
     "tollgate.limits.api_subject_entitlements_v1",
     "tollgate.limits.api_entitlements_v2",
-    "tollgate.limits.api_access_v3",
 )
 
 

@@ -6,8 +6,7 @@ from pydantic import Field
 
 from tollgate.customers.wire_v3 import CustomerBody, body_from_customer
 from tollgate.limits.access import MESSAGES, CustomerAccess, Reason
-from tollgate.limits.entitlement import MeteredEntitlement, StaticEntitlement
-from tollgate.limits.facts_store import Known
+from tollgate.limits.entitlement import AnyEntitlement, MeteredEntitlement, StaticEntitlement
 from tollgate.limits.limit import Limit
 from tollgate.platform.wire import Wire, WireInstant
 from tollgate.platform.wire_v3 import Closed
@@ -123,9 +122,8 @@ class AccessQueryResultBody(Wire):
     meta: CursorMetaBody
 
 
-def access_result_body(known: Known, limit: Limit) -> AccessResultBody:
+def access_result_body(definition: AnyEntitlement, limit: Limit) -> AccessResultBody:
     """The wire's form of a decision for an entitlement."""
-    definition = known.record.definition
     kind: Literal["metered", "static", "boolean"]
     match definition:
         case MeteredEntitlement():
