@@ -50,7 +50,11 @@ class House:
     """A customer with a limit of each aggregation, in memory."""
 
     def __init__(
-        self, stage: Stage, database: Database, aggregations: Iterable[str] = FEATURES
+        self,
+        stage: Stage,
+        database: Database,
+        aggregations: Iterable[str] = FEATURES,
+        kind: type[Projection] = Projection,
     ) -> None:
         self.stage, self.clock = stage, stage.clock
         self.clock.us = NOON_US
@@ -86,7 +90,7 @@ class House:
         engine: Any = self.failing
         rules = LimitRuleStore(database, self.clock)
         self.usage = usage = UsageReader(engine, None, 60)
-        self.projection = Projection(
+        self.projection = kind(
             engine,
             LimitReader(FactsStore(database), rules, usage),
             rights,
@@ -223,3 +227,44 @@ def test_usage_of_the_next_period_that_was_there_before_counts_in_it(
             assert house.projection.supply_of(account) is None
         house.projection.refresh(house.accounts())
         assert house.usages() == [5, 1, 1]
+
+
+def test_who_asks_while_usage_is_added_is_told_how_far_it_is_in_each_limit(
+    stages: NewStage, database: Database
+) -> None:
+    """Usage that counts in a limit is never beyond the vector that goes with it, nor short of it.
+
+    A settlement that waits for its usage would count twice, or not at all.
+    """
+    seen: list[list[tuple[Decimal, int]]] = []
+
+    class Looking(Projection):
+        piece = 1
+
+        def give_way(self) -> None:
+            look()
+
+    def look() -> None:
+        supplies = [house.projection.supply_of(each) for each in house.accounts()]
+        assert all(supplies)
+        seen.append([(s.remaining, sum(s.vector.offsets.values())) for s in supplies if s])
+
+    with stages() as stage:
+        house = House(stage, database, ["SUM", "COUNT"], Looking)
+        house.use(1)
+        house.projection.refresh(house.accounts())
+        look()
+        before = seen[0]
+        seen.clear()
+        house.use(5)
+        house.projection.tick()
+        look()
+        after = seen[-1]
+        assert [each[0] for each in before] == [99, 99]
+        assert [each[0] for each in after] == [94, 98]
+        assert after[0][1] > before[0][1]
+        # One limit has all of it, the other nothing, then both have all.
+        halves = ([after[0], before[1]], [before[0], after[1]])
+        assert len(seen) == 3
+        assert seen[0] in halves
+        assert seen[1] == after

@@ -1,6 +1,6 @@
 """Limits as one process knows them: a definition, a running balance, and how far usage is in it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -19,6 +19,10 @@ from tollgate.limits.usage_kind import UsageKind
 from tollgate.platform.filters import And, Comparison, Filter, Operator
 
 _MICROSECOND = timedelta(microseconds=1)
+
+
+Amount = tuple[datetime, datetime, Decimal]
+"""Usage that happened in [start, end)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +103,7 @@ class LimitState:
     Attributes:
         asked_at_us: when it was last asked for.
         read_at: when its definition was read.
+        added_through: the vector up to which usage was added last; None: none was.
     """
 
     def __init__(
@@ -119,6 +124,7 @@ class LimitState:
         self.definition = definition
         self.asked_at_us = 0
         self.read_at = read_at
+        self.added_through: Token | None = None
         self._running = running
         self._balance: Balance | None = None
         self._later_until: datetime | None = None
@@ -156,10 +162,20 @@ class LimitState:
         facts = self.definition.facts
         return facts is not None and facts.kind is UsageKind.FLOW
 
-    def add(self, start: datetime, end: datetime, quantity: Decimal) -> bool:
-        """Adds usage that happened in [start, end); False: all has to be read anew."""
-        self._balance = None
-        return self._running is None or self._running.add(start, end, quantity)
+    def add(self, amounts: Iterable[Amount] | None, through: Token) -> bool:
+        """Adds usage up to a vector; False: all has to be read anew.
+
+        Args:
+            amounts: what it rises by; None: that can't be told.
+            through: all usage up to there is in it then.
+        """
+        if amounts is None:
+            return False
+        self._balance, running = None, self._running
+        is_whole = running is None or all(running.add(*each) for each in amounts)
+        if is_whole:
+            self.added_through = through
+        return is_whole
 
     def balance(self, now: datetime) -> Balance | None:
         """The balance, of an instant since which nothing changed; None: it is not metered."""

@@ -8,12 +8,11 @@ one vector. Corrections, and whatever can't be added, are read anew. All of it c
 import logging
 import threading
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from tollgate.core.clock import Clock, datetime_from_us, us_from_datetime
+from tollgate.core.clock import Clock, us_from_datetime
 from tollgate.core.decimals import EXACT
-from tollgate.customers.attribution import Attribution
 from tollgate.customers.customer_store import CustomerStore
 from tollgate.events.as_of import vector_now
 from tollgate.events.facts import has_corrections
@@ -28,8 +27,8 @@ from tollgate.limits.limit_rule import FailureMode, Policy
 from tollgate.limits.limit_rule_store import LimitRuleStore
 from tollgate.limits.limit_state import LimitState
 from tollgate.limits.owners import Owners
+from tollgate.limits.risen import Risen
 from tollgate.metering.deltas import (
-    Delta,
     corrected_subjects,
     first_touched,
     later_touched,
@@ -49,25 +48,15 @@ _SKEW = timedelta(seconds=1)
 _IDLE_AFTER = timedelta(minutes=1)
 _OLD_AFTER = timedelta(seconds=2)
 _JUST_NOW = timedelta(milliseconds=100)
+_PAUSE_SECONDS = 0.0002
 _DEFAULT = Policy()
-
-
-@dataclass(frozen=True, slots=True)
-class _Risen:
-    """What a stretch of the log adds to the limits of a question.
-
-    Attributes:
-        deltas: None: it can't be added, so whose usage it is has to be read anew.
-        owners: whose the usage of its subjects is.
-    """
-
-    question: Question
-    deltas: Collection[Delta] | None
-    owners: Mapping[str, tuple[Attribution, ...]]
 
 
 class Projection:
     """Of one process. Two locks: `_reading` for who reads stores, `_lock` for what is in memory."""
+
+    piece = 64
+    """How many limits are added to while nobody can read one."""
 
     def __init__(
         self,
@@ -84,10 +73,11 @@ class Projection:
         self._rules = rules
         self._owners = Owners(customers, self._mark_customer)
         self._clock = clock
+        self._pause = threading.Event()
         self._reading = threading.RLock()
         self._lock = threading.RLock()
         self._index = LimitIndex()
-        self._vector = NOTHING
+        self._vector = self._adding = NOTHING
         self._known_at: datetime | None = None
         self._changes_at = clock.now() - _LOOKED_BACK
         self._policies: Mapping[tuple[str, str], Policy] = {}
@@ -97,6 +87,10 @@ class Projection:
     def vector(self) -> Token:
         """Usage up to here is known."""
         return self._vector
+
+    def _vector_of(self, state: LimitState) -> Token:
+        """How far usage is in one limit: further than in others while a stretch is added."""
+        return self._adding if state.added_through is self._adding else self._vector
 
     @property
     def known_at(self) -> datetime | None:
@@ -124,7 +118,7 @@ class Projection:
         now = self._clock.now()
         with self._lock:
             state = self.state(account)
-            supply = None if state is None else state.supply(now, self._vector)
+            supply = None if state is None else state.supply(now, self._vector_of(state))
         if supply is None or not self.is_stale(account, now):
             return supply
         policy = self.policy(account)
@@ -281,15 +275,27 @@ class Projection:
             for each in questions
         ]
         later = self._later(tail, looked_at)
+        added = [change for each in risen for change in each.changes()]
         with self._lock:
             for customer, event_type in corrected:
                 self._index.mark(list(self._index.counting(*customer, event_type)))
             for (namespace, customer_id, event_type), latest in later.items():
                 for state in self._index.counting(namespace, customer_id, event_type):
                     state.note_later(latest)
-            for each in risen:
-                self._apply(each)
+            self._adding = tail.until
+        # In pieces, with the interpreter let go between them: a check waits for one at most.
+        for start in range(0, len(added), self.piece):
+            with self._lock:
+                for state, amounts in added[start : start + self.piece]:
+                    if not state.add(amounts, tail.until):
+                        self._index.mark([state])
+            self.give_way()
+        with self._lock:
             self._vector = tail.until
+
+    def give_way(self) -> None:
+        """Lets others have their turn."""
+        self._pause.wait(_PAUSE_SECONDS)
 
     def _corrected(self, tail: Tail) -> list[tuple[tuple[str, str], str]]:
         """Namespaces with customers, and event types, whose usage corrections changed."""
@@ -327,7 +333,7 @@ class Projection:
                     latest[key] = max(at, latest.get(key, at))
         return latest
 
-    def _risen(self, question: Question, tail: Tail, *, corrected: bool) -> "_Risen":
+    def _risen(self, question: Question, tail: Tail, *, corrected: bool) -> Risen:
         """Reads what a stretch of the log adds; changes nothing."""
         meter, deltas = question.meter, None
         if question.adds_up:
@@ -339,28 +345,7 @@ class Projection:
         else:
             subjects = {each.subject for each in deltas}
         owners = self._owners.of(meter.namespace, subjects, self._clock.now())
-        return _Risen(question, deltas, owners)
-
-    def _apply(self, risen: "_Risen") -> None:
-        """Adds to limits, or marks those that can't be added to."""
-        of_customer = risen.question.of_customer
-        if risen.deltas is None:
-            for customer in {each.customer_id for own in risen.owners.values() for each in own}:
-                self._index.mark(of_customer.get(customer, ()))
-            return
-        for delta in risen.deltas:
-            start = datetime_from_us(delta.minute_us)
-            end = start + _MINUTE
-            for owner in risen.owners[delta.subject]:
-                own = of_customer.get(owner.customer_id)
-                begins, ends = owner.begins_at, owner.ends_at
-                if not own or (begins and begins >= end) or (ends and ends <= start):
-                    continue
-                # Within a minute in which an owner changes, whose it is can't be told.
-                is_whole = (not begins or begins <= start) and (not ends or ends >= end)
-                for state in own:
-                    if not is_whole or not state.add(start, end, delta.quantity):
-                        self._index.mark([state])
+        return Risen(question, deltas, owners)
 
     def _mark_customer(self, namespace: str, customer_id: str) -> None:
         with self._lock:

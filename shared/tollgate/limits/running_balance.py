@@ -7,7 +7,7 @@ stay for a while, so that usage which comes late is put where it belongs.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal, localcontext
+from decimal import Decimal
 
 from tollgate.core.decimals import EXACT
 from tollgate.limits.balance import Balance
@@ -75,16 +75,19 @@ class RunningBalance:
         Returns:
             whether it could be put into one phase that is kept; if not, all has to be read anew.
         """
-        if start >= self._kept[-1].end:
+        last = self._kept[-1]
+        if start >= last.end:
             self._early.append((start, quantity))
+            return True
+        if last.base.at <= start and end <= last.end:
+            last.usage = EXACT.add(last.usage, quantity)
             return True
         for number in range(len(self._kept) - 1, -1, -1):
             stretch = self._kept[number]
             if stretch.base.at <= start:
                 if end > stretch.end:
                     return False
-                with localcontext(EXACT):
-                    stretch.usage += quantity
+                stretch.usage = EXACT.add(stretch.usage, quantity)
                 self._fold_after(number)
                 return True
         return False
