@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.control_plane import SteppingClock
+from tests.support.engine import DATABASES, takes_databases
 from tests.support.houses import world
 from tollgate.customers.store import SubjectStore
 from tollgate.local.postgres import Postgres
@@ -32,7 +33,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every store on both databases; `tests.support.engine` pairs them with the engine's places."""
+    if takes_databases(metafunc) and "engine_place" not in metafunc.fixturenames:
+        metafunc.parametrize("database_url", DATABASES, indirect=True)
+
+
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'control.sqlite'}"

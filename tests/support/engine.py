@@ -16,6 +16,7 @@ from clickhouse_connect.driver.client import Client
 from tollgate.local.clickhouse_http import ClickHouseServer
 
 PLACES = ("embedded", "http")
+DATABASES = ("sqlite", "postgresql")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +32,26 @@ class EnginePlace:
     url: str = ""
 
 
+def takes_databases(metafunc: pytest.Metafunc) -> bool:
+    """Whether a test runs on every database: it asks for one, and does not say which."""
+    own = any(
+        mark.args[0] == "database_url" for mark in metafunc.definition.iter_markers("parametrize")
+    )
+    return "database_url" in metafunc.fixturenames and not own
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Contracts hold in both places; properties and the rest take the engine in this process."""
+    """Contracts hold in both places; properties and the rest take the engine in this process.
+
+    With a database they go in pairs, as the two worlds have them: neither knows of the other.
+    """
     contract = Path(__file__).parents[1] / "contract"
-    if "engine_place" in metafunc.fixturenames and metafunc.definition.path.parent == contract:
+    if "engine_place" not in metafunc.fixturenames or metafunc.definition.path.parent != contract:
+        return
+    if takes_databases(metafunc):
+        pairs = list(zip(DATABASES, PLACES, strict=True))
+        metafunc.parametrize(("database_url", "engine_place"), pairs, indirect=True)
+    else:
         metafunc.parametrize("engine_place", PLACES, indirect=True, scope="session")
 
 
