@@ -3,6 +3,7 @@
 pytest_plugins = [
     "tests.support.engine",
     "tests.support.kafka",
+    "tests.support.scheduling",
     "tests.support.server",
     "tests.support.s3",
 ]
