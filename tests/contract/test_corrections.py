@@ -209,32 +209,28 @@ def test_what_is_not_loaded_is_no_past(server: Server) -> None:
 
 
 def test_lists_show_what_counts_once(desk: Desk) -> None:
-    sent = desk.send(desk.event("1", "1", 1), desk.event("2", "2", 2))
-    desk.correct(desk.void("1"), desk.amend("2", desk.event("2", "3", 3, type="other")))
+    # Neighbours may have filled a page of other subjects.
+    subject = desk.type
+    amended = desk.event("2", "3", 3, type="other", subject=subject)
+    sent = desk.send(*[desk.event(n, n, int(n), subject=subject) for n in "12"])
+    desk.correct(desk.void("1"), desk.amend("2", amended))
 
     def ids(path: str, **parameters: str) -> list[tuple[str, str, int]]:
         answer = desk.http.get(path, params=parameters, headers=desk.position)
         found = answer.json()
         items = found if isinstance(found, list) else found.get("items", found.get("data"))
         events = [item["event"] for item in items]
-        return [
-            (e["id"], e["type"], e["data"]["n"])
-            for e in events
-            if e["source"] == desk.type
-            and e["time"].startswith("2026-03-01")
-            and e["type"] in kinds
-        ]
+        return [(e["id"], e["type"], e["data"]["n"]) for e in events]
 
-    kinds = (desk.type, "other")
     now, then = [("2", "other", 3)], [("2", desk.type, 2), ("1", desk.type, 1)]
     period = {"from": "2026-03-01T00:00:00Z", "to": "2026-03-02T00:00:00Z"}
-    only = json.dumps({"type": {"$in": kinds}})
-    assert ids("/api/v1/events", **period)[:1] == now
-    assert ids("/api/v2/events", filter=only)[:1] == now
-    assert ids("/api/v2/events", filter=only, asOf=sent)[:2] == then
-    v3 = {"filter[type][oeq]": ",".join(kinds)}
-    assert ids("/api/v3/openmeter/events", **v3)[:1] == now
-    assert ids("/api/v3/openmeter/events", **v3, as_of=sent)[:2] == then
+    only = json.dumps({"subject": {"$eq": subject}})
+    assert ids("/api/v1/events", subject=subject, **period) == now
+    assert ids("/api/v2/events", filter=only) == now
+    assert ids("/api/v2/events", filter=only, asOf=sent) == then
+    v3 = {"filter[subject]": subject}
+    assert ids("/api/v3/openmeter/events", **v3) == now
+    assert ids("/api/v3/openmeter/events", **v3, as_of=sent) == then
 
 
 def test_a_void_that_comes_first_waits_for_its_event(desk: Desk) -> None:

@@ -66,6 +66,7 @@ class Truth:
             log.submit(partition, values, answers.put)
             answer = answers.get(timeout=60)
             self.count += 1
+            stop.wait(0.01)
             if isinstance(answer, int):
                 assert answer not in self.told
                 self.told |= {answer - 1: values[0], answer: values[1]}

@@ -28,10 +28,19 @@ class Desk:
         self.meter = self.usage.meter(aggregation)
         self.feature = self.make_feature(meterSlug=self.meter)
 
-    def post(self, path: str, body: Any, status: int = 201) -> Any:
-        answer = self.http.post(path, json=body)
+    def _send(self, path: str, body: Any, status: int, **more: Any) -> httpx.Response:
+        """As a client does: what is answered 503 is asked again."""
+
+        def answered() -> httpx.Response | None:
+            answer = self.http.post(path, json=body, **more)
+            return None if answer.status_code == 503 != status else answer
+
+        answer: httpx.Response = wait_until(answered, 30, "an answer")
         assert answer.status_code == status, answer.text
-        return answer.json()
+        return answer
+
+    def post(self, path: str, body: Any, status: int = 201) -> Any:
+        return self._send(path, body, status).json()
 
     def make_feature(self, **more: Any) -> str:
         key = fresh("f")
@@ -66,9 +75,7 @@ class Desk:
     def ask(self, *features: Any, status: int = 200, **more: Any) -> httpx.Response:
         wanted = [each if isinstance(each, dict) else {"feature": each} for each in features]
         body = {"customer": self.key, "features": wanted or [{"feature": self.feature}]}
-        answer = self.http.post(f"{ROOT}/check", json=body | more, headers=self.usage.waiting)
-        assert answer.status_code == status, answer.text
-        return answer
+        return self._send(f"{ROOT}/check", body | more, status, headers=self.usage.waiting)
 
     def check(self, amount: Any = None, **more: Any) -> Any:
         """The first limit of a check of the feature."""

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from tests.support.loading import Interruptible, Stage, load_all
 from tests.support.notifications import NS, TOKENS, Office, balance
 from tests.support.reservations import StandingClock
+from tests.support.stages import new_generation
 from tollgate.core.errors import Transient
 from tollgate.core.ids import new_ulid
 from tollgate.customers.customer import parse_customer
@@ -36,7 +36,6 @@ from tollgate.platform.settings import Settings
 from tollgate.platform.sql import Database
 
 pytest_plugins = ["tests.support.stages"]
-_generations = count(5000)
 
 
 @pytest.fixture
@@ -56,8 +55,7 @@ def parts(
     del database  # is migrated
     settings = Settings(data=tmp_path, database_url=database_url)
     settings.log_path.mkdir()
-    # One that no other test has: the engine is everybody's.
-    write_state(settings.log_path, new_state(generation=next(_generations)), Disk())
+    write_state(settings.log_path, new_state(generation=new_generation()), Disk())
     made = Parts(settings, standing)
     yield made
     made.close()

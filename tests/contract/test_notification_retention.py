@@ -184,8 +184,9 @@ def test_what_is_asked_for_again_stays_or_is_gone(
 def test_an_older_schema_becomes_this_one(database_url: str, tmp_path: Path) -> None:
     older = tmp_path / "older"
     shutil.copytree(INFRA / "migrations" / "sql", older)
-    for path in (older / "versions").glob("001[345]_*.py"):
-        path.unlink()
+    for path in (older / "versions").glob("0*.py"):
+        if path.name > "0013":
+            path.unlink()
     migrate(database_url, older)
     database = Database(database_url)
     with database.begin() as connection:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.support.faults import TABLES, FaultyServer, assert_balanced, inspect
+from tests.support.loaders import PAUSE_SECONDS
 from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -200,6 +201,7 @@ class Client:
                 others.join()
             else:
                 self._send(body)
+            self.stop.wait(PAUSE_SECONDS)
 
     def _send(self, body: list[dict[str, Any]]) -> None:
         """Once acknowledged the events are owed; until then they are sent again and again."""

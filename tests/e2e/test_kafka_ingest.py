@@ -159,6 +159,7 @@ def test_a_new_layout_under_traffic_loses_nothing(
         while not stop.is_set():
             answer = answers[f"event-{number}"] = ingest.send(f"event-{number}")
             number += 1
+            stop.wait(0.01)
             if answer.status_code == 503:
                 stop.wait(int(answer.headers["retry-after"]))
 

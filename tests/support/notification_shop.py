@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from tests.support.control_plane import meter_input
 from tests.support.loading import NOON_US, Interruptible, Sent, Stage
 from tests.support.notifications import NS, Office
 from tests.support.reservations import StandingClock
+from tests.support.stages import new_generation
 from tollgate.core.clock import us_from_datetime
 from tollgate.core.ids import new_ulid
 from tollgate.customers.attribution_store import AttributionStore
@@ -40,8 +40,6 @@ from tollgate.platform.disk import Disk
 from tollgate.platform.segment_log import SegmentLog
 from tollgate.platform.segment_state import new_state, write_state
 from tollgate.platform.sql import Database
-
-_generations = count(7000)
 
 
 def at(month: int, day: int, hour: int = 0) -> datetime:
@@ -155,7 +153,7 @@ def opened_stage(engine_path: Path, folder: Path) -> Iterator[Stage]:
     clickhouse = Interruptible(path=engine_path)
     migrate_clickhouse(clickhouse)
     folder.mkdir()
-    write_state(folder, new_state(generation=next(_generations)), Disk())
+    write_state(folder, new_state(generation=new_generation()), Disk())
     clock = StandingClock()
     with closing(clickhouse), closing(SegmentLog(folder, clock)) as log:
         yield Stage(clickhouse, log, NS)

@@ -16,6 +16,11 @@ from tollgate.platform.segment_state import new_state, write_state
 _numbers = itertools.count(1000)
 
 
+def new_generation() -> int:
+    """Of a log. The engine is everybody's, and in it the last generation is the present one."""
+    return next(_numbers)
+
+
 @pytest.fixture(scope="session")
 def interruptible(engine_place: EnginePlace) -> Iterator[Interruptible]:
     clickhouse = Interruptible(path=engine_place.path, url=engine_place.url)
@@ -30,7 +35,7 @@ def stages(interruptible: Interruptible, tmp_path_factory: pytest.TempPathFactor
 
     @contextmanager
     def open_stage(disk: Disk | None = None) -> Iterator[Stage]:
-        number = next(_numbers)
+        number = new_generation()
         path = tmp_path_factory.mktemp("stage") / "log"
         clock = SetClock()
         path.mkdir()
