@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 PERIOD = {"from": "2026-10-01T00:00:00Z", "to": "2026-11-10T00:00:00Z"}
 SINGLE, BATCH = ({"Content-Type": f"application/cloudevents{kind}+json"} for kind in ("", "-batch"))
 LATE = 50
+OF_CUSTOMERS = ("customers", "features", "notification/channels", "notification/rules")
 
 
 @dataclass
@@ -54,8 +56,10 @@ class Product:
             path = f"/api/v1/meters/moved_{aggregation.lower()}/query"
             found[aggregation] = self.ask(path, **PERIOD, groupBy="model")
             found[f"{aggregation} by day"] = self.ask(path, **PERIOD, windowSize="DAY")
-        for name in ("conflicts", "duplicates", "subjects"):
+        for name in ("conflicts", "duplicates", "subjects", *OF_CUSTOMERS):
             found[name] = self.ask(f"/api/v1/{name}")
+        right = "/api/v2/customers/acme/entitlements"
+        found["entitlements"], found["grants"] = self.ask(right), self.ask(f"{right}/f/grants")
         found["events"] = self.ask("/api/v1/events", **PERIOD)
         return found
 
@@ -108,9 +112,35 @@ def fill(server: Server, traffic: Traffic) -> Product:
     answer = server.http.post("/api/v1/access-keys", json={"scopes": ["admin"]})
     assert answer.status_code == 201, answer.text
     product.headers = {"Authorization": f"Bearer {answer.json()['key']}"}
+    furnish(product)
     product.send(traffic)
     wait_until(lambda: product.totals()["accepted"] == accepted(traffic), what="all loaded")
     return product
+
+
+def furnish(product: Product) -> None:
+    """A customer with a right that has a grant and a reservation, and who is told of it."""
+    http, headers = product.server.http, product.headers
+
+    def make(path: str, body: object) -> Any:
+        answer = http.post(path, json=body, headers=headers)
+        assert answer.is_success, f"{path}: {answer.text}"
+        return answer.json()
+
+    make("/api/v1/subjects", [{"key": "u", "displayName": "U"}])
+    attribution = {"usageAttribution": {"subjectKeys": ["u"]}}
+    make("/api/v1/customers", {"key": "acme", "name": "Acme"} | attribution)
+    make("/api/v1/features", {"key": "f", "name": "F", "meterSlug": "moved_sum"})
+    issue = {"issue": {"amount": 100000}, "usagePeriod": {"interval": "P100Y"}}
+    right = "/api/v2/customers/acme/entitlements"
+    make(right, {"type": "metered", "featureKey": "f"} | issue)
+    make(f"{right}/f/grants", {"amount": 7, "effectiveAt": "2030-01-01T00:00:00Z"})
+    held = {"customer": "acme", "amounts": [{"feature": "f", "amount": 3}], "ttlSeconds": 3600}
+    make("/api/v1/limits/reservations", held)
+    channel = {"type": "WEBHOOK", "name": "c", "url": "https://hooks.invalid/"}
+    channels = [make("/api/v1/notification/channels", channel)["id"]]
+    rule = {"type": "invoice.created", "name": "r", "channels": channels}
+    make("/api/v1/notification/rules", rule)
 
 
 def accepted(traffic: Traffic) -> int:
@@ -134,6 +164,9 @@ def test_a_folder_moves_and_says_the_same(tmp_path: Path) -> None:
     with World(to) as world:
         moved = Product(world, product.headers)
         assert moved.everything() == before
+        check = {"customer": "acme", "features": [{"feature": "f"}]}
+        answer = world.http.post("/api/v1/limits/check", json=check, headers=product.headers)
+        assert answer.json()["limits"][0]["held"] == "3", answer.text
         assert moved.totals() == totals | {n: totals[n] + LATE for n in ("accepted", "stored")}
         # The same again is known, whichever generation it came with; what is new counts.
         moved.send(traffic)

@@ -1,21 +1,28 @@
 """The control plane of one database into another: SQLite to PostgreSQL, when a product grows."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
-from tollgate.core.errors import Conflict
-from tollgate.platform.sql import Database, metadata
+from tollgate.core.errors import Conflict, PermanentFault
+from tollgate.platform.sql import Database
+
+_OF_MIGRATIONS = "alembic_version"
 
 
 def copy_control_plane(
-    source: Database, target: Database, *, without: Collection[str] = ()
+    source: Database,
+    target: Database,
+    tables: Sequence[sa.Table],
+    *,
+    without: Collection[str] = (),
 ) -> dict[str, int]:
     """Copies every row of every table, in one transaction. Rows that are there already stay.
 
     Args:
         source: read only.
         target: migrated to the same schema.
+        tables: all that there are, in an order in which rows can be written.
         without: names of tables whose rows are of the moment.
 
     Returns:
@@ -23,11 +30,15 @@ def copy_control_plane(
 
     Raises:
         Conflict: a row of the target is missing in the source, or differs; nothing was written.
+        PermanentFault: the source has a table that is not among these; nothing was written.
         Transient: a database is away.
     """
     counts: dict[str, int] = {}
     with source.connect() as reading, target.begin() as writing:
-        for table in metadata.sorted_tables:
+        known = {table.name for table in tables} | {_OF_MIGRATIONS}
+        if unknown := set(sa.inspect(reading).get_table_names()) - known:
+            raise PermanentFault(f"these tables would be left behind: {', '.join(sorted(unknown))}")
+        for table in tables:
             if table.name in without:
                 continue
             wanted, found = _rows(reading, table), _rows(writing, table)
