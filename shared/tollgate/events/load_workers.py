@@ -6,6 +6,8 @@ final, and a key is always claimed by the event that came first.
 """
 
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ from tollgate.platform.event_log import EventLog, Layouts
 
 _log = logging.getLogger(__name__)
 _OLDER_SECONDS = 0.5
+_NICER, _NICE_MAX = 5, 19
 REVOKE_SECONDS = 10
 """How long a partition that another loader wants may finish its batch."""
 NewLoader = Callable[[EventLog, int], Loader]
@@ -152,6 +155,7 @@ class LoadWorkers:
             self._past = _sum([self._past, *(w.loader.progress for w in gone if w.loader)])
 
     def _work(self, worker: Worker) -> None:
+        _give_way()
         # Two threads must not write for one partition out of one process.
         while worker.before is not None and not worker.stop.is_set():
             if worker.before.join(_OLDER_SECONDS):
@@ -277,3 +281,11 @@ def _sum(progresses: Iterable[LoadProgress]) -> LoadProgress:
         total.failures += each.failures
         total.seconds += each.seconds
     return total
+
+
+def _give_way() -> None:
+    """Lets the threads that somebody waits for come before this one, where the system can."""
+    if sys.platform == "linux":
+        me = threading.get_native_id()
+        nice = min(_NICE_MAX, os.getpriority(os.PRIO_PROCESS, me) + _NICER)
+        os.setpriority(os.PRIO_PROCESS, me, nice)
