@@ -26,6 +26,7 @@ from tollgate.limits.projection import Projection
 from tollgate.limits.usage_reader import UsageReader
 
 Answer = TypeVar("Answer")
+_EVALUATED_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class PresentValues:
         self._facts = facts
         self._usage = usage
         self._pool = ThreadPoolExecutor(threads, "limits-values")
+        self._evaluated_at: dict[str, datetime] = {}
         self.from_memory = 0
         self.from_stores = 0
 
@@ -120,6 +122,13 @@ class PresentValues:
         return position is None or covers(self._projection.vector, position)
 
     def _remembered(self, record: EntitlementRecord) -> Limit | None:
+        evaluated_at, known_at = self._evaluated_at.get(record.id), self._projection.known_at
+        if evaluated_at is not None:
+            if known_at is None or known_at < evaluated_at:
+                return (
+                    None  # the stores have said more than memory knows yet: usage never goes back
+                )
+            self._evaluated_at.pop(record.id, None)
         balance = self._projection.present_balance(record)
         if balance is None or not record.definition.is_active(balance.at):
             return None
@@ -128,6 +137,9 @@ class PresentValues:
     def _evaluated(self, records: Sequence[EntitlementRecord], now: datetime) -> dict[str, Limit]:
         known = self._facts.of_ids(records[0].namespace, [each.id for each in records])
         limits = limits_at(self._usage, known, now)
+        if len(self._evaluated_at) > _EVALUATED_MAX:
+            self._evaluated_at.clear()
+        self._evaluated_at |= dict.fromkeys((each.id for each in records), self._projection.now())
         return {each.record.id: limit for each, limit in zip(known, limits, strict=True)}
 
 

@@ -97,6 +97,10 @@ class Projection:
         """When the stores were last looked at; None: never."""
         return self._known_at
 
+    def now(self) -> datetime:
+        """By the clock that `known_at` is of."""
+        return self._clock.now()
+
     def __len__(self) -> int:
         return len(self._index)
 
