@@ -241,3 +241,16 @@ def test_what_there_is_not_is_said_as_before(server: Server) -> None:
         f"/api/v2{entitlements}/{desk.feature}/value", headers={"tollgate-position": "9999-0:1"}
     )
     assert wrong.status_code == 400, wrong.text
+
+
+def test_usage_never_goes_back(server: Server) -> None:
+    """A new grant is evaluated at once, from usage that memory learns of a moment later."""
+    desk = Desk(server)
+    desk.entitle(1000)
+    path = f"/api/v2/customers/{desk.key}/entitlements/{desk.feature}"
+    seen = []
+    for _ in range(5):
+        desk.use("1")
+        desk.post(f"{path}/grants", {"amount": 1, "effectiveAt": "2030-01-01T00:00:00Z"})
+        seen += [server.http.get(f"{path}/value").json()["usage"] for _ in range(6)]
+    assert seen == sorted(seen)
