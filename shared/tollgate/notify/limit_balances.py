@@ -22,11 +22,12 @@ from tollgate.limits.entitlement_parts import (
     open_facts,
     open_usage_reader,
 )
-from tollgate.limits.entitlement_record import EntitlementKind, usage_period_at
+from tollgate.limits.entitlement_record import EntitlementKind, EntitlementRecord, usage_period_at
 from tollgate.limits.entitlement_store import EntitlementListing, EntitlementStore
 from tollgate.limits.evaluate import limits_at
 from tollgate.limits.facts_store import FactsStore, Known
 from tollgate.limits.plan import plan
+from tollgate.limits.reset import Reset
 from tollgate.limits.usage_reader import UsageReader
 from tollgate.limits.wire_entitlements_v1 import subject_entitlement_body
 from tollgate.metering.deltas import corrected_subjects, first_touched
@@ -60,6 +61,26 @@ def _read(mark: str) -> _Mark | None:
         return None
     instant, _, vector = mark.partition("|")
     return _Mark(datetime_from_us(int(instant)), vector_from_text(vector))
+
+
+def held_pages(
+    entitlements: EntitlementStore, namespace: str, keys: tuple[str, ...] | None, at: datetime
+) -> Iterator[Sequence[tuple[EntitlementRecord, tuple[Reset, ...]]]]:
+    """Metered entitlements that hold at an instant, with their resets, some at a time."""
+    skipped = 0
+    while True:
+        listing = EntitlementListing(
+            skipped=skipped,
+            count_max=_PAGE,
+            features=keys,
+            kinds=(EntitlementKind.METERED,),
+            active_at=at,
+        )
+        rows, _ = entitlements.list(namespace, listing)
+        if not rows:
+            return
+        yield rows
+        skipped += len(rows)
 
 
 class LimitBalances:
@@ -114,23 +135,11 @@ class LimitBalances:
         self, namespace: str, keys: tuple[str, ...] | None, at: datetime
     ) -> Iterator[list[Known]]:
         """All metered entitlements that hold, some at a time."""
-        skipped = 0
-        while True:
-            listing = EntitlementListing(
-                skipped=skipped,
-                count_max=_PAGE,
-                features=keys,
-                kinds=(EntitlementKind.METERED,),
-                active_at=at,
-            )
-            rows, _ = self._entitlements.list(namespace, listing)
-            if not rows:
-                return
+        for rows in held_pages(self._entitlements, namespace, keys, at):
             ids = {record.id for record, _ in rows}
             whose = {record.definition.customer_id for record, _ in rows}
             known = self._facts.of_customers(namespace, whose, at, keys)
             yield [each for each in known if each.record.id in ids]
-            skipped += len(rows)
 
     def at(self, namespace: str, known: Sequence[Known], at: datetime) -> Iterator[Balance]:
         """The balances of entitlements at an instant; of those that do not hold then, none."""

@@ -13,12 +13,12 @@ from tollgate.limits.entitlement import MeteredEntitlement
 from tollgate.limits.entitlement_parts import open_entitlements, open_facts
 from tollgate.limits.entitlement_record import EntitlementKind, EntitlementRecord
 from tollgate.limits.entitlement_rows import SELECTED, resets_of
-from tollgate.limits.entitlement_store import EntitlementListing, EntitlementStore
+from tollgate.limits.entitlement_store import EntitlementStore
 from tollgate.limits.entitlement_tables import entitlements, record_of_row, resets
 from tollgate.limits.facts_store import FactsStore
 from tollgate.limits.reset import Reset
 from tollgate.notify.balance import EntitlementReset
-from tollgate.notify.limit_balances import LimitBalances, open_limit_balances
+from tollgate.notify.limit_balances import LimitBalances, held_pages, open_limit_balances
 from tollgate.notify.reset_times import reset_times
 from tollgate.notify.rule import FeatureName
 from tollgate.platform.database import open_database
@@ -57,29 +57,11 @@ class LimitResets:
     ) -> Iterator[EntitlementReset]:
         """As `Resets.resets`."""
         keys = None if features is None else tuple(sorted(each.key for each in features))
-        for page in self._held(namespace, keys, at):
+        for page in held_pages(self._entitlements, namespace, keys, at):
             yield from self._resets(namespace, page, since, at)
         for ended in self._ended(namespace, keys, since, at):
             last = ended[0].definition.active_to or at
             yield from self._resets(namespace, [ended], since, last - _JUST_BEFORE)
-
-    def _held(
-        self, namespace: str, keys: tuple[str, ...] | None, at: datetime
-    ) -> Iterator[Sequence[Found]]:
-        skipped = 0
-        while True:
-            listing = EntitlementListing(
-                skipped=skipped,
-                count_max=_PAGE,
-                features=keys,
-                kinds=(EntitlementKind.METERED,),
-                active_at=at,
-            )
-            page, _ = self._entitlements.list(namespace, listing)
-            if not page:
-                return
-            yield page
-            skipped += len(page)
 
     def _ended(
         self, namespace: str, keys: tuple[str, ...] | None, since: datetime, at: datetime
