@@ -139,16 +139,20 @@ async def _restart(data: Path) -> float:
         now = _loaders(data)
         if all(now[name] and now[name] != killed[name] for name in killed):
             ports = [int(world_processes(data)[name]["url"].rpartition(":")[2]) for name in killed]
-            if all([await _is_ready(port) for port in ports]):
+            if all([await _loads(port) for port in ports]):
                 return time.perf_counter() - started
     raise RuntimeError("the loaders did not become ready again")
 
 
-async def _is_ready(port: int) -> bool:
+async def _loads(port: int) -> bool:
+    """Whether a loader has its share, and all its keys. Before that it is ready with nothing."""
     client = HttpClient(Target(port=port))
     try:
         with suppress(OSError, EOFError):
-            return (await client.get("/readyz")).status == 200
+            metrics = (await client.get("/metrics")).body.decode().splitlines()
+            values = dict(line.split(" ", 1) for line in metrics if not line.startswith("#"))
+            mine = float(values["tollgate_load_partitions"])
+            return mine > 0 and float(values["tollgate_load_partitions_waiting"]) == 0
         return False
     finally:
         client.close()

@@ -14,7 +14,7 @@ from clickhouse_connect.driver.exceptions import StreamFailureError
 from tests.support.loading import Interruptible
 from tollgate.core.errors import TollgateError, Transient
 from tollgate.events.dedupe import DAY_US, SeenKeys, numbers_of
-from tollgate.events.rebuild import partition_of_day, rebuild
+from tollgate.events.rebuild import Stopped, partition_of_day, rebuild
 from tollgate.events.stored_claims import Claim, stored_claims
 from tollgate.platform.clickhouse import ClickHouse
 
@@ -112,6 +112,18 @@ def test_days_before_are_left_out_and_a_day_is_read_whole(
 def test_for_ever_is_since_the_beginning(interruptible: Interruptible, first_day: int) -> None:
     store(interruptible, first_day, range(50))
     assert rebuild(interruptible, 7, 1, 0).contains(hashes(range(50))).all()
+
+
+def test_filters_that_nobody_wants_any_more_are_not_built_to_the_end(
+    interruptible: Interruptible, first_day: int
+) -> None:
+    for day in range(3):
+        store(interruptible, first_day + day, range(day * 10, day * 10 + 10))
+    stop = threading.Event()
+    assert rebuild(interruptible, 7, 1, 0, stop).count >= 30
+    stop.set()
+    with pytest.raises(Stopped):
+        rebuild(interruptible, 7, 1, 0, stop)
 
 
 def test_an_engine_that_is_away_is_a_fault_that_may_pass() -> None:

@@ -267,3 +267,18 @@ def appended_us(clickhouse: ClickHouse, partition: Partition, offset: int) -> in
         {"generation": partition[0], "partition": partition[1], "offset": offset},
     )
     return int(rows[0][0]) if rows else None
+
+
+def dead_since(clickhouse: ClickHouse, partition: Partition, since_us: int) -> int:
+    """How many dead letters there are of records appended since.
+
+    Raises:
+        Transient: ClickHouse is away.
+    """
+    ((dead,),) = clickhouse.query(
+        f"SELECT sum(dead) FROM {DATABASE}.ledger FINAL"
+        " WHERE log_generation = {generation:UInt32} AND log_partition = {partition:UInt16}"
+        " AND appended_at >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')",
+        {"generation": partition[0], "partition": partition[1], "since": since_us},
+    )
+    return int(dead)

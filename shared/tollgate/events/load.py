@@ -33,12 +33,13 @@ from tollgate.events.key_state import Timed
 from tollgate.events.ledger import (
     Frontier,
     appended_us,
+    dead_since,
     mend_commits,
     read_frontier,
     read_frontiers_after,
 )
 from tollgate.events.load_progress import LoadLimits, LoadProgress
-from tollgate.events.rebuild import drop_keys_before, rebuild
+from tollgate.events.rebuild import Stopped, drop_keys_before, rebuild
 from tollgate.events.record import CORRECTIONS_VERSION, events_in, holds_corrections
 from tollgate.events.rows import (
     EVENT_COLUMNS,
@@ -48,7 +49,7 @@ from tollgate.events.rows import (
     ledger_rows,
     outcome_rows,
 )
-from tollgate.platform.clickhouse import DATABASE, BadRows, ClickHouse
+from tollgate.platform.clickhouse import BadRows, ClickHouse
 from tollgate.platform.event_log import EventLog, StoredRecord
 
 _log = logging.getLogger(__name__)
@@ -99,14 +100,16 @@ class Loader:
         """The filters of this partition."""
         return self._seen
 
-    def prepare(self) -> None:
-        """Finds out how far loading has come and builds the filters.
+    def prepare(self, stop: threading.Event | None = None) -> None:
+        """Finds out how far loading has come and builds the filters; `stop` ends it.
 
         Raises:
+            Stopped: `stop` was set; the loader is not ready.
             Transient: ClickHouse is away.
             PermanentFault: the log forgot records that the ledger does not have.
         """
         generation = self._log.generation
+        mine = (generation, self._partition)
         frontier = read_frontier(self._clickhouse, generation, self._partition)
         released = self._log.released(self._partition)
         if frontier < released:
@@ -115,14 +118,14 @@ class Loader:
                 f"the ledger ends at {frontier}: rows of ClickHouse are missing. Restore the data "
                 "folder from a backup; nothing is loaded before that"
             )
-        self._last_us = appended_us(self._clickhouse, (generation, self._partition), frontier)
+        self._last_us = appended_us(self._clickhouse, mine, frontier)
         window = self._limits.window_us
         since = 0 if window == 0 else max(0, self._oldest_us(frontier) - window - 2 * DAY_US)
-        self._seen = rebuild(self._clickhouse, generation, self._partition, since)
+        self._seen = rebuild(self._clickhouse, generation, self._partition, since, stop)
         self._waiting.read(self._clickhouse, generation, self._partition, frontier)
         mend_commits(self._clickhouse, generation, self._partition)
         self._hour = self._clock.now_us() // _HOUR_US
-        self._hour_dead = self._dead_since(self._hour * _HOUR_US)
+        self._hour_dead = dead_since(self._clickhouse, mine, self._hour * _HOUR_US)
         self._held.clear()
         self._read_through = self.progress.frontier = frontier
         self._frontier.publish(generation, self._partition, frontier)
@@ -138,17 +141,6 @@ class Loader:
         now = self._clock.now_us()
         last_us = waiting[0].appended_us if waiting else self._last_us
         return now if last_us is None else min(now, last_us)
-
-    def _dead_since(self, appended_us: int) -> int:
-        """How many dead letters the ledger has of records appended since."""
-        generation = self._log.generation
-        ((dead,),) = self._clickhouse.query(
-            f"SELECT sum(dead) FROM {DATABASE}.ledger FINAL"
-            " WHERE log_generation = {generation:UInt32} AND log_partition = {partition:UInt16}"
-            " AND appended_at >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')",
-            {"generation": generation, "partition": self._partition, "since": appended_us},
-        )
-        return int(dead)
 
     def _require_few_dead(self, batch: Batch) -> None:
         """Raises PermanentFault if a batch would bring more dead letters than an hour may have."""
@@ -190,12 +182,14 @@ class Loader:
             try:
                 if not self.progress.ready:
                     with self.gate:
-                        self.prepare()
+                        self.prepare(stop)
                 records = self.gather(stop)
                 if records:
                     with self.gate:
                         self.load(records)
                 pause = _BACKOFF_SECONDS_FIRST
+            except Stopped:
+                return
             except Exception as problem:  # noqa: BLE001 -- a thread that ends would load nothing more
                 self.progress.failures += 1
                 self.progress.last_failure = str(problem) or repr(problem)

@@ -156,8 +156,9 @@ class LoadService:
         yield gauge("tollgate_load_partitions", "Partitions that are ours.", len(workers))
         yield gauge(
             "tollgate_load_partitions_waiting",
-            "Partitions that are ours and not loaded yet: older generations come first.",
-            sum(1 for worker in workers if worker.loader is None and not worker.finished),
+            "Partitions that are ours and not loaded yet: older generations come first, keys are"
+            " read, or a try failed.",
+            sum(1 for worker in workers if worker.waits),
         )
         yield gauge(
             "tollgate_load_partitions_stopped",

@@ -55,6 +55,13 @@ class Worker:
     problem: str = ""
     finished: bool = False
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to load, and it can't yet, or not at the moment."""
+        if self.loader is None:
+            return not self.finished
+        return not self.loader.progress.ready
+
     def unreadiness(self) -> str:
         """Why it neither loads nor knows what to wait for; "" otherwise."""
         if self.loader is None:

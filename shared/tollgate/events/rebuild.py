@@ -4,6 +4,7 @@ One number per key crosses over, 8 bytes: the half of the hash that filters work
 partition of the table and one query, so no append time is read.
 """
 
+import math
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
@@ -21,8 +22,15 @@ from tollgate.platform.clickhouse import DATABASE, ClickHouse, translated
 Given = TypeVar("Given")
 _BLOCKS_AHEAD: Final = 8
 _LOOK_SECONDS: Final = 0.05
+# Keys are even, and sorted: counting those of one day in so many parts reads that part alone.
+_SAMPLED: Final = 64
+_DEVIATIONS: Final = 3
 # What stands in an older generation may stand in any of its partitions: their number was another.
 _MINE: Final = "(log_generation != {generation:UInt32} OR log_partition = {partition:UInt16})"
+
+
+class Stopped(Exception):
+    """Filters are not wanted any more."""
 
 
 def partition_of_day(day: int) -> str:
@@ -34,7 +42,13 @@ def _day_of_partition(name: str) -> int:
     return us_from_datetime(datetime.strptime(name, "%Y%m%d").replace(tzinfo=UTC)) // DAY_US
 
 
-def rebuild(clickhouse: ClickHouse, generation: int, partition: int, since_us: int) -> SeenKeys:
+def rebuild(
+    clickhouse: ClickHouse,
+    generation: int,
+    partition: int,
+    since_us: int,
+    stop: threading.Event | None = None,
+) -> SeenKeys:
     """Filters with every key that an event of the partition could repeat.
 
     Those are the keys of the same generation and partition, and all keys of other generations.
@@ -44,27 +58,50 @@ def rebuild(clickhouse: ClickHouse, generation: int, partition: int, since_us: i
         generation: of the log that is loaded.
         partition: the same.
         since_us: keys appended on an earlier day are left out.
+        stop: set once the filters are not wanted any more: who takes the partition over waits for
+            the end of this.
 
     Raises:
+        Stopped: `stop` was set before they were whole.
         Transient: the engine is away, or ended before its answer did. PermanentFault: it refuses.
     """
     chosen: dict[str, object] = {"generation": generation, "partition": partition}
-    rows = clickhouse.query(
-        f"SELECT _partition_id, count() FROM {DATABASE}.event_keys"
-        f" WHERE _partition_id >= {{first:String}} AND {_MINE}"
-        " GROUP BY _partition_id ORDER BY _partition_id",
-        chosen | {"first": partition_of_day(max(0, since_us) // DAY_US)},
-    )
-    days = {_day_of_partition(str(name)): int(count) for name, count in rows}
+    days = _expected(clickhouse, chosen, partition_of_day(max(0, since_us) // DAY_US))
     seen = SeenKeys(expected=days)
     try:
         with closing(_ahead(_read_all(clickhouse, chosen, days))) as blocks:
             for day, numbers in blocks:
                 # The end of the day: that its keys were appended earlier only keeps them longer.
                 seen.add_numbers(numbers, (day + 1) * DAY_US - 1)
+                if stop is not None and stop.is_set():
+                    raise Stopped
     except (ClickHouseError, OSError, RuntimeError) as problem:
         raise translated(problem) from problem
     return seen
+
+
+def _expected(clickhouse: ClickHouse, chosen: dict[str, object], first: str) -> dict[int, int]:
+    """About how many keys will come, by day; hardly ever fewer than do."""
+    since = chosen | {"first": first}
+    # Without a condition on columns the engine answers from what it knows of its parts.
+    rows = clickhouse.query(
+        f"SELECT _partition_id, count() FROM {DATABASE}.event_keys"
+        " WHERE _partition_id >= {first:String} GROUP BY _partition_id ORDER BY _partition_id",
+        since,
+    )
+    sampled = clickhouse.query(
+        f"SELECT _partition_id, count() FROM {DATABASE}.event_keys"
+        " WHERE _partition_id >= {first:String} AND key BETWEEN 0 AND {last:UInt64}"
+        f" AND {_MINE} GROUP BY _partition_id",
+        since | {"last": (1 << 64) // _SAMPLED - 1},
+    )
+    sample = {str(name): int(count) for name, count in sampled}
+    days = {}
+    for name, count in rows:
+        found = sample.get(str(name), 0)
+        likely = found + _DEVIATIONS * (math.isqrt(found) + 1)
+        days[_day_of_partition(str(name))] = min(int(count), _SAMPLED * likely)
+    return days
 
 
 def _read_all(

@@ -193,7 +193,8 @@ class Broker:
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
             "transaction.state.log.num.partitions": "1",
-            "group.initial.rebalance.delay.ms": "0",
+            # Loaders that come together share at once: else the first reads the keys of all.
+            "group.initial.rebalance.delay.ms": "300",
             # After kill -9 a broker comes back only when its former self is given up.
             "broker.session.timeout.ms": "3000",
             "broker.heartbeat.interval.ms": "500",

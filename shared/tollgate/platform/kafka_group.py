@@ -34,7 +34,8 @@ _BACKOFF_SECONDS_FIRST = 0.2
 _BACKOFF_SECONDS_MAX = 5.0
 _NEW_TOPICS_MS = 2_000
 _SESSION_MS = 10_000
-_HEARTBEAT_MS = 1_000
+# A member hears with its next heartbeat that another one has come.
+_HEARTBEAT_MS = 300
 _CLOSE_SECONDS = 15
 # Commits that another member's work has overtaken, or that are repeated after the next assignment.
 _OVERTAKEN = frozenset(
