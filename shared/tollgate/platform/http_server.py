@@ -1,6 +1,5 @@
 """Serves a host on a port until a signal ends it: uvicorn, bound and drained as we need it."""
 
-import gc
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from tollgate.core.errors import PermanentFault
+from tollgate.platform.garbage import end_start
 from tollgate.platform.http_protocol import BoundedHttpProtocol
 from tollgate.platform.keys import open_keys
 from tollgate.platform.known_heads import KnownHeads
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _LOOPBACK = "127.0.0.1"
 _ANY = "0.0.0.0"  # noqa: S104 -- only once keys are configured
 _KEEP_ALIVE_SECONDS = 75
-_COLLECT_AFTER_OBJECTS = 50_000
 
 
 def serve(host: "Host", parts: Parts, greet: Callable[[int], None]) -> int:
@@ -99,8 +98,5 @@ class _Server(uvicorn.Server):
         """Starts, then greets."""
         await super().startup(sockets=sockets)  # type: ignore[arg-type]
         if self.started and not self.should_exit:
-            # What start-up made lives as long as the process; requests make little that is cyclic.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(_COLLECT_AFTER_OBJECTS)
+            end_start()
             self._greet(self.servers[0].sockets[0].getsockname()[1])

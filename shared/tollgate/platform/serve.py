@@ -11,6 +11,7 @@ from contextlib import nullcontext
 
 from tollgate.core.errors import PermanentFault, TollgateError
 from tollgate.platform.functions import BY_NAME
+from tollgate.platform.garbage import begin_start
 from tollgate.platform.host import Host
 from tollgate.platform.http_server import serve
 from tollgate.platform.parts import Parts
@@ -23,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 def main() -> int:
     """The command. Returns the exit code."""
+    begin_start()
     try:
         settings = read_settings()
         configure_logs(settings.log_level)

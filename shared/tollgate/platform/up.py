@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from tollgate.core.errors import TollgateError
+from tollgate.platform.garbage import begin_start
 from tollgate.platform.greeting import greeting
 from tollgate.platform.host import Host
 from tollgate.platform.http_server import serve
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns the exit code."""
+    begin_start()
     parser = argparse.ArgumentParser(prog="scripts/up", description="Runs Tollgate on one port.")
     parser.add_argument("--port", type=int, help="TCP port (TOLLGATE_PORT, 8888)")
     parser.add_argument("--data", type=Path, help="data folder (TOLLGATE_DATA)")
