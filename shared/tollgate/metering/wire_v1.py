@@ -51,7 +51,7 @@ Names = Annotated[list[str], AfterValidator(_bounded)]
 class Wire(BaseModel):
     """Base of wire models: names as in the contract, unknown members left alone."""
 
-    model_config = ConfigDict(populate_by_name=True, extra="ignore")
+    model_config = ConfigDict(populate_by_name=True, extra="ignore", defer_build=True)
 
 
 class MeterBody(Wire):

@@ -7,6 +7,7 @@ model, a list of models, or a `Reply`.
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from inspect import iscoroutinefunction
 from typing import Any, get_origin
 from urllib.parse import parse_qsl, unquote
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tollgate.core.errors import (
     Fault,
@@ -39,6 +40,7 @@ _JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json", re.IGNORECASE)
 _QUERY_PAIRS_MAX = 1000
 _BODY_BYTES_MAX = 1 << 20  # events come in bulk, meters and subjects do not
 JSON = "application/json"
+_building = threading.Lock()
 _NOBODY = Access(namespace="", scopes=frozenset(), key_id="")
 
 
@@ -142,8 +144,23 @@ class Operation:
         pattern = _PARAMETER.sub(r"(?P<\1>[^/]+)", self.path)
         object.__setattr__(self, "pattern", re.compile(pattern))
         object.__setattr__(self, "is_async", iscoroutinefunction(self.handler))
-        object.__setattr__(self, "reader", self.body and TypeAdapter(self.body))
-        object.__setattr__(self, "writer", self.response and TypeAdapter(self.response))
+        object.__setattr__(self, "reader", self.body and _adapter(self.body))
+        object.__setattr__(self, "writer", self.response and _adapter(self.response))
+
+
+def _adapter(described: Any) -> TypeAdapter[Any]:
+    """Not built yet, as the models in it: no process uses all of them."""
+    if isinstance(described, type) and issubclass(described, BaseModel):
+        return TypeAdapter(described)
+    return TypeAdapter(described, config=ConfigDict(defer_build=True))
+
+
+def _built(adapter: TypeAdapter[Any]) -> TypeAdapter[Any]:
+    if not adapter.pydantic_complete:
+        # Handlers run on several threads.
+        with _building:
+            adapter.rebuild()
+    return adapter
 
 
 class ApiService:
@@ -282,7 +299,7 @@ def _reply(operation: Operation, result: object) -> Reply:
         return result
     if operation.writer is None:
         return Reply()
-    body = operation.writer.dump_json(result, by_alias=True, exclude_none=True)
+    body = _built(operation.writer).dump_json(result, by_alias=True, exclude_none=True)
     return Reply(body=body)
 
 
@@ -346,7 +363,7 @@ def read_json(operation: Operation, content_type: bytes | None, raw: bytes) -> o
         media_type = content_type.partition(b";")[0].strip().decode("latin-1")
         if not _JSON_TYPE.fullmatch(media_type):
             raise Unsupported(f"Content-Type {media_type!r} is not supported; use {JSON}")
-    reader = operation.reader
+    reader = _built(operation.reader)
     if not raw and operation.body_optional:
         raw = b"{}"
     return _validated(lambda: reader.validate_json(raw))
