@@ -5,6 +5,7 @@ and a test holds the two equal. A transaction is one `with` block; whatever the 
 leaves it as one of the kinds of `tollgate.core.errors`, by the table in `translate`.
 """
 
+import re
 import sqlite3
 import threading
 import time
@@ -13,7 +14,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -33,15 +34,13 @@ from tollgate.core.errors import (
 from tollgate.platform.outage import Outage
 from tollgate.platform.paths import INFRA
 
-if TYPE_CHECKING:
-    from alembic.config import Config
-
 SQLITE_BUSY_TIMEOUT_MS = 10_000
 ROWS_SKIPPED_MAX = 2**63 - 1
 """Greatest OFFSET that both engines take."""
 
 _MIGRATION_LOCK = 7_464_401_001
 """Number of the PostgreSQL advisory lock that migrations hold."""
+_REVISION = re.compile(r"""^(down_)?revision = ["'](\w+)["']$""", re.MULTILINE)
 _WRITES = "tollgate_writes"
 _POOL_SECONDS = 2
 
@@ -154,18 +153,8 @@ def migrate(url: str, scripts: Path | None = None) -> None:
         Transient: the database is away or busy.
         PermanentFault: the database has a revision that these scripts do not know.
     """
-    # Only a migration pays for importing Alembic.
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
     folder = scripts or INFRA / "migrations" / "sql"
-    if not folder.is_dir():
-        raise PermanentFault(f"there are no SQL migrations at {folder}")
-    config = Config()
-    config.set_main_option("script_location", str(folder))
-    # Alembic's default splits at spaces, which a folder of a clone may have.
-    config.set_main_option("path_separator", "newline")
-    head = ScriptDirectory.from_config(config).get_current_head()
+    head = _newest_revision(folder)
     database = Database(url, bounded=False)
     try:
         with database.connect() as connection:
@@ -177,7 +166,7 @@ def migrate(url: str, scripts: Path | None = None) -> None:
                 connection.execute(sa.select(lock))
             # Who waited for the lock may find the work done.
             if _revision(connection) != head:
-                _upgrade(config, connection)
+                _upgrade(folder, connection)
     finally:
         database.dispose()
 
@@ -379,10 +368,31 @@ def _revision(connection: sa.Connection) -> str | None:
     return revision
 
 
-def _upgrade(config: "Config", connection: sa.Connection) -> None:
+def _newest_revision(scripts: Path) -> str:
+    """The revision that no other builds on, read without Alembic, which only a migration imports.
+
+    Raises:
+        PermanentFault: there is none, or more than one.
+    """
+    found: dict[str, set[str]] = {"": set(), "down_": set()}
+    for path in (scripts / "versions").glob("*.py"):
+        for down, revision in _REVISION.findall(path.read_text()):
+            found[down].add(revision)
+    (head, *others) = sorted(found[""] - found["down_"]) or [""]
+    if others or not head:
+        raise PermanentFault(f"the migrations at {scripts} do not end in one revision")
+    return head
+
+
+def _upgrade(scripts: Path, connection: sa.Connection) -> None:
     from alembic import command
+    from alembic.config import Config
     from alembic.util import CommandError
 
+    config = Config()
+    config.set_main_option("script_location", str(scripts))
+    # Alembic's default splits at spaces, which a folder of a clone may have.
+    config.set_main_option("path_separator", "newline")
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")
