@@ -14,7 +14,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests.support.server import clean_environment, wait_until
-from tollgate.local.broker import Broker, fetch_jars
+from tollgate.local.broker import CACHE, Broker, fetch_jars
+from tollgate.local.broker_image import image_of
 
 _STARTER = """
 import sys
@@ -79,6 +80,32 @@ def test_a_stopped_broker_leaves_no_process_behind(new_broker: Callable[..., Bro
     assert len(members) == 2  # Java, and the shell that holds the leash
     broker.stop()
     wait_until(lambda: not any(p.is_running() for p in members), what="both gone")
+
+
+def test_a_broker_runs_from_what_the_first_of_all_left(broker: Broker) -> None:
+    classes = image_of(CACHE, fetch_jars()).classes
+    assert str(classes.resolve()) in Path(f"/proc/{broker.pid}/maps").read_text()
+
+
+def test_a_broker_that_can_not_use_it_starts_all_the_same_as_a_cluster_of_its_own(
+    broker: Broker, tmp_path: Path
+) -> None:
+    (tmp_path / "cache").mkdir()
+    for each in CACHE.iterdir():
+        (tmp_path / "cache" / each.name).symlink_to(each)
+    jars = fetch_jars(tmp_path / "cache")
+    image, made = image_of(tmp_path / "cache", jars), image_of(CACHE, fetch_jars())
+    image.checkpoint.unlink(missing_ok=True)
+    image.checkpoint.write_bytes(made.checkpoint.read_bytes())
+    image.classes.unlink(missing_ok=True)
+    image.classes.write_bytes(b"no classes")
+    with Broker(tmp_path / "data", cache=tmp_path / "cache") as other:
+        ids = {
+            AdminClient({"bootstrap.servers": each.bootstrap}).list_topics(timeout=20).cluster_id
+            for each in (broker, other)
+        }
+        assert str(image.classes) not in Path(f"/proc/{other.pid}/maps").read_text()
+    assert len(ids) == 2
 
 
 def _session_of(process: psutil.Process) -> int:

@@ -1,20 +1,22 @@
 """A real Apache Kafka broker (KRaft, one node) on this machine, from wheels."""
 
-import base64
 import fcntl
+import logging
 import signal
 import subprocess
 import threading
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tollgate.core.errors import PermanentFault
+from tollgate.local.broker_image import Image, image_of, new_id
 from tollgate.local.leash import release_leash, start_leashed
 from tollgate.local.ports import free_ports
 from tollgate.platform.paths import ROOT
 
+_log = logging.getLogger(__name__)
 CACHE = ROOT / ".cache" / "kafka"
 """Where the jars are kept: outside of every data folder."""
 _COORDINATES = (
@@ -25,7 +27,9 @@ _COORDINATES = (
 _DOWNLOAD_SECONDS = 60
 _READY_SECONDS = 60
 _STOP_SECONDS = 30
+_KEEP_SECONDS = 120
 _ATTEMPTS = 3
+_USE_SECONDS = 20
 _LOGGING = """\
 rootLogger.level = warn
 rootLogger.appenderRef.out.ref = out
@@ -64,6 +68,8 @@ class Broker:
         self._controller_port = 0
         self._any_port = not port
         self._properties = dict(properties or {})
+        self._image: Image | None = None
+        self._keep_classes_in: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -85,12 +91,16 @@ class Broker:
     def start(self) -> "Broker":
         """Returns when the broker answers; fetches its jars first, if they are not there.
 
+        The first of a machine is followed by another: from the first an image is made for all.
+
         Raises:
             PermanentFault: it did not come up; the message names its log file.
         """
         if self._process is not None:
             return self
         jars = fetch_jars(self._cache)
+        if self._keep_classes_in is None:
+            self._image = _image_made(self._cache, jars)
         self.data.mkdir(parents=True, exist_ok=True)
         for attempt in range(1, _ATTEMPTS + 1):
             self._choose_ports()
@@ -107,13 +117,16 @@ class Broker:
 
     def stop(self) -> None:
         """Ends in good order: nothing has to be recovered at the next start."""
+        self._stop(_STOP_SECONDS)
+
+    def _stop(self, seconds: int) -> None:
         process = self._process
         if process is None:
             return
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGCONT)
         try:
-            process.wait(_STOP_SECONDS)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
         self._reap()
@@ -160,16 +173,21 @@ class Broker:
         logging.write_text(_LOGGING)
         java = [
             *(str(JAVA), "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+            *(self._image.options() if self._image is not None else ()),
             f"-Dlog4j2.configurationFile={logging.resolve()}",
             *("-cp", ":".join(map(str, jars))),
         ]
-        if not (self.data / "log" / "meta.properties").exists():
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            tool = ("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties))
+        log = self.data / "log"
+        if not (log / "meta.properties").exists() and self._image is not None:
+            self._image.format(log)
+        elif not (log / "meta.properties").exists():
+            tool = ("kafka.tools.StorageTool", "format", "-t", new_id(), "-c", str(properties))
             made = subprocess.run([*java, *tool], capture_output=True, check=False)  # noqa: S603
             if made.returncode:
                 said = (made.stdout + made.stderr).decode(errors="replace")[-2000:]
                 raise PermanentFault(f"the broker's folder could not be made: {said}")
+        if self._keep_classes_in is not None:
+            java.insert(1, f"-XX:AOTCacheOutput={self._keep_classes_in}")
         self._process = start_leashed([*java, "kafka.Kafka", str(properties)], self.log)
         try:
             self._wait_until_ready()
@@ -201,6 +219,21 @@ class Broker:
             "auto.create.topics.enable": "false",
         } | self._properties
 
+    def leave_image(self, image: Image) -> None:
+        """Starts on a new folder, does a little of all that is asked of a broker, and ends.
+
+        Raises:
+            PermanentFault: it did not come up.
+        """
+        self._keep_classes_in = self.data / "classes"
+        self.start()
+        try:
+            _use(self.bootstrap)
+            self._stop(_KEEP_SECONDS)
+        finally:
+            self.kill()
+        image.take(self._keep_classes_in, self.data / "log")
+
     def _wait_until_ready(self) -> None:
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
@@ -221,6 +254,40 @@ class Broker:
                 state = "does not answer" if ended is None else f"ended with {ended}"
                 raise PermanentFault(f"the Kafka broker {state}: see {self.log}")
             pause.wait(0.1)
+
+
+def _image_made(cache: Path, jars: Sequence[Path]) -> Image:
+    """The image of these jars; made by the first of several processes, the others wait for it."""
+    image = image_of(cache, jars)
+    if not image.checkpoint.exists():
+        with (cache / "image.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not image.checkpoint.exists():
+                with TemporaryDirectory(dir=cache, prefix="first-") as folder:
+                    Broker(Path(folder) / "data", cache=cache).leave_image(image)
+    return image
+
+
+def _use(bootstrap: str) -> None:
+    """What is not used here, or not in time, is merely loaded by each broker for itself."""
+    from confluent_kafka import Consumer, KafkaException, Producer
+    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.cimpl import NewTopic
+
+    address: dict[str, str | int | float | bool] = {"bootstrap.servers": bootstrap, "log_level": 0}
+    admin, producer = AdminClient(address), Producer({**address, "enable.idempotence": True})
+    consumer = Consumer({**address, "group.id": "first", "auto.offset.reset": "earliest"})
+    try:
+        admin.create_topics([NewTopic("first", 1, 1)])["first"].result(_USE_SECONDS)
+        producer.produce("first", b"")
+        producer.flush(_USE_SECONDS)
+        consumer.subscribe(["first"])
+        consumer.consume(1, _USE_SECONDS)
+        consumer.commit(asynchronous=False)
+    except (KafkaException, TimeoutError) as problem:
+        _log.warning("the first broker was not used in full", extra={"why": str(problem)})
+    finally:
+        consumer.close()
 
 
 def fetch_jars(cache: Path = CACHE) -> list[Path]:
