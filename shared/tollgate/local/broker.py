@@ -274,9 +274,11 @@ def _use(bootstrap: str) -> None:
     from confluent_kafka.admin import AdminClient
     from confluent_kafka.cimpl import NewTopic
 
-    address: dict[str, str | int | float | bool] = {"bootstrap.servers": bootstrap, "log_level": 0}
-    admin, producer = AdminClient(address), Producer({**address, "enable.idempotence": True})
-    consumer = Consumer({**address, "group.id": "first", "auto.offset.reset": "earliest"})
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "first", "auto.offset.reset": "earliest"}
+    )
     try:
         admin.create_topics([NewTopic("first", 1, 1)])["first"].result(_USE_SECONDS)
         producer.produce("first", b"")
