@@ -24,6 +24,7 @@ from pathlib import Path
 from tollgate.core.errors import PermanentFault
 from tollgate.local.ending import listen_for_end
 from tollgate.local.leash import release_leash, start_leashed
+from tollgate.platform.garbage import begin_start, end_start
 
 _log = logging.getLogger(__name__)
 _HOST = "127.0.0.1"
@@ -173,6 +174,7 @@ def _answers(port: int) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns the exit code."""
+    begin_start()
     # The class above is imported by tests and by processes that never open an engine.
     from tollgate.local.clickhouse_engine import Engine, EngineError
     from tollgate.local.clickhouse_front import Front
@@ -201,6 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
         front.end()
 
     threading.Thread(target=end, name="end", daemon=True).start()
+    end_start()
     _log.info("ClickHouse %s answers on http://%s:%d", engine.version, given.host, given.port)
     front.serve()
     engine.close()

@@ -18,6 +18,7 @@ from time import monotonic
 
 from tollgate.core.errors import InvalidInput, PermanentFault, TollgateError
 from tollgate.platform.functions import Function
+from tollgate.platform.garbage import begin_start
 from tollgate.platform.parts import Parts, open_clickhouse
 from tollgate.platform.settings import Settings, read_settings
 from tollgate.platform.telemetry import configure_logs
@@ -28,6 +29,7 @@ _LOCK_SECONDS = 30
 
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns the exit code."""
+    begin_start()
     parser = argparse.ArgumentParser(
         prog="python -m tollgate.platform.setup", description=__doc__.splitlines()[0]
     )
