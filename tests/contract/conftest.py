@@ -12,6 +12,7 @@ import pytest
 from tests.support.control_plane import SteppingClock
 from tests.support.engine import DATABASES, takes_databases
 from tests.support.houses import world
+from tests.support.migrated import migrated_sqlite
 from tollgate.customers.store import SubjectStore
 from tollgate.local.postgres import Postgres
 from tollgate.metering.store import MeterStore
@@ -30,6 +31,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def migrated_database(postgres: Postgres) -> str:
+    """The name of one that is migrated, and only copied."""
+    migrate(postgres.create_database("migrated"))
+    return "migrated"
+
+
 _numbers = itertools.count(1)
 
 
@@ -41,15 +49,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty database; of a migrated one for a test that takes `database` too."""
+    migrated = "database" in request.fixturenames
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'control.sqlite'}"
+        path = tmp_path / "control.sqlite"
+        if migrated:
+            path.write_bytes(migrated_sqlite())
+        return f"sqlite:///{path}"
     server: Postgres = request.getfixturevalue("postgres")
-    return server.create_database(f"test_{next(_numbers)}")
+    template = request.getfixturevalue("migrated_database") if migrated else "template1"
+    return server.create_database(f"test_{next(_numbers)}", template)
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    migrate(database_url)
     database = Database(database_url)
     yield database
     database.dispose()

@@ -28,6 +28,7 @@ from tests.property.test_query_property import (
     quantity,
 )
 from tests.support.loading import NewStage, SetClock
+from tests.support.migrated import migrated_sqlite
 from tests.support.rollups import House
 from tollgate.core.clock import us_from_datetime
 from tollgate.customers.customer import parse_customer
@@ -38,7 +39,7 @@ from tollgate.metering.query import Answer, answer_query
 from tollgate.metering.question import CUSTOMER, MeterQuery
 from tollgate.metering.window import Windows, WindowSize, zone
 from tollgate.platform.filters import Membership
-from tollgate.platform.sql import Database, migrate
+from tollgate.platform.sql import Database
 
 pytest_plugins = ["tests.support.stages"]
 NEVER = threading.Event()
@@ -193,9 +194,9 @@ def read(answer: Answer, asked: MeterQuery, names: Mapping[str, str]) -> dict[Ke
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    url = f"sqlite:///{tmp_path_factory.mktemp('sql') / 'control.sqlite'}"
-    migrate(url)
-    database = Database(url)
+    path = tmp_path_factory.mktemp("sql") / "control.sqlite"
+    path.write_bytes(migrated_sqlite())
+    database = Database(f"sqlite:///{path}")
     yield database
     database.dispose()
 

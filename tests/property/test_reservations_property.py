@@ -4,11 +4,9 @@ Never more than the limit is granted, every hold ends, and no usage counts twice
 """
 
 import itertools
-import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.support.migrated import migrated_sqlite
 from tests.support.reservations import NS, Desk, StandingClock, account, supply
 from tollgate.core.errors import Conflict
 from tollgate.limits.account import Account, Behind
@@ -24,7 +23,7 @@ from tollgate.limits.reservation import HoldState, ReservationState
 from tollgate.limits.reservation_store import ReservationStore
 from tollgate.limits.reservation_tables import holds
 from tollgate.limits.reservation_work import Decision, Releasing
-from tollgate.platform.sql import Database, migrate
+from tollgate.platform.sql import Database
 
 CUSTOMER, USER = account(), account(user="u")
 LIMITS = {CUSTOMER: 20, USER: 12}
@@ -49,16 +48,9 @@ class Known:
     actual: int = 0
 
 
-@cache
-def new_database() -> bytes:
-    """A migrated file: migrating takes longer than an example."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "control.sqlite"
-        migrate(f"sqlite:///{path}")
-        with sqlite3.connect(path) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.close()
-        return path.read_bytes()
+def new_database(path: Path) -> Database:
+    path.write_bytes(migrated_sqlite())
+    return Database(f"sqlite:///{path}")
 
 
 class Reservations(RuleBasedStateMachine):
@@ -67,9 +59,7 @@ class Reservations(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.folder = TemporaryDirectory()
-        path = Path(self.folder.name) / "control.sqlite"
-        path.write_bytes(new_database())
-        self.database = Database(f"sqlite:///{path}")
+        self.database = new_database(Path(self.folder.name) / "control.sqlite")
         self.clock = StandingClock()
         self.second = 0
         self.events: list[tuple[int, tuple[Account, ...]]] = []
@@ -239,9 +229,7 @@ TestReservations = Reservations.TestCase
 
 def test_every_hold_ends_and_nothing_is_left(tmp_path: Path) -> None:
     """After all time is over, all usage known: what is free is the limit less the usage."""
-    url = f"sqlite:///{tmp_path / 'control.sqlite'}"
-    migrate(url)
-    database, clock = Database(url), StandingClock()
+    database, clock = new_database(tmp_path / "control.sqlite"), StandingClock()
     desk = Desk(database, clock)
     desk.offer(CUSTOMER, supply(20))
     granted = [desk.reserve({CUSTOMER: 5}).reservation for _ in range(4)]
@@ -258,9 +246,7 @@ def test_every_hold_ends_and_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_behind_is_an_outcome_of_its_own(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'control.sqlite'}"
-    migrate(url)
-    database, clock = Database(url), StandingClock()
+    database, clock = new_database(tmp_path / "control.sqlite"), StandingClock()
     desk = Desk(database, clock)
     desk.offer(CUSTOMER, supply(20, valid_until_us=clock.now_us()))
     outcomes = desk.store.decide([desk.ask({CUSTOMER: 1}), desk.ask({USER: 1})], desk.supply_of)

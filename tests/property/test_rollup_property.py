@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.property.test_query_property import BOUNDS, VALUES, meter
 from tests.support.loading import NOON_US, Correct, NewStage, Sent, Stage
+from tests.support.migrated import migrated_sqlite
 from tests.support.rollups import House
 from tollgate.core.clock import us_from_datetime
 from tollgate.core.errors import Conflict
@@ -30,7 +31,7 @@ from tollgate.metering.window import WindowSize
 from tollgate.platform.clickhouse import DATABASE
 from tollgate.platform.event_log import StoredRecord
 from tollgate.platform.filters import Filter, Match, Membership, Presence
-from tollgate.platform.sql import Database, migrate
+from tollgate.platform.sql import Database
 
 pytest_plugins = ["tests.support.stages"]
 # Around the end of summer time in New York (2026-11-01 06:00 UTC) and a month's end.
@@ -151,10 +152,9 @@ def questions(draw: st.DrawFn) -> MeterQuery:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    url = f"sqlite:///{tmp_path_factory.mktemp('sql') / 'control.sqlite'}"
-    migrate(url)
-    database = Database(url)
-    yield database
+    path = tmp_path_factory.mktemp("sql") / "control.sqlite"
+    path.write_bytes(migrated_sqlite())
+    yield (database := Database(f"sqlite:///{path}"))
     database.dispose()
 
 

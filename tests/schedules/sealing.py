@@ -4,12 +4,10 @@ A bill reads sealed hours: of each hour what counts as of its last revision. Onc
 that must be all that counts, each event in one hour.
 """
 
-import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -19,6 +17,7 @@ from tests.schedules.edges import READ, WRITE, CopyLog, CopyStore, Edge
 from tests.schedules.probe import Counted
 from tests.schedules.reference import Reckoning, reckon
 from tests.schedules.turns import pause
+from tests.support.migrated import migrated_sqlite
 from tollgate.core.clock import datetime_from_us
 from tollgate.core.errors import Transient
 from tollgate.events.ledger import Frontier, Partition, read_frontiers_after
@@ -27,7 +26,7 @@ from tollgate.events.seal import Seal
 from tollgate.events.seal_run import Sealer
 from tollgate.events.seal_store import SealStore
 from tollgate.platform.event_log import OneLayout, StoredRecord
-from tollgate.platform.sql import Database, migrate
+from tollgate.platform.sql import Database
 
 LATENESS = timedelta(hours=1)
 _LOOKS = 20
@@ -37,17 +36,6 @@ _SEALS_MAX = 100_000
 _MEMORY = Path("/dev/shm")
 
 
-@cache
-def _migrated() -> bytes:
-    """A control plane that is made once: migrating takes longer than a schedule."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "control.sqlite"
-        migrate(f"sqlite:///{path}")
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return path.read_bytes()
-
-
 class ControlPlane:
     """A file that all copies of a schedule open."""
 
@@ -55,7 +43,7 @@ class ControlPlane:
         memory = _MEMORY if _MEMORY.is_dir() else None
         self._folder = tempfile.TemporaryDirectory(prefix="schedule-", dir=memory)
         path = Path(self._folder.name) / "control.sqlite"
-        path.write_bytes(_migrated())
+        path.write_bytes(migrated_sqlite())
         self.url = f"sqlite:///{path}"
         self._opened: list[Database] = []
         self.plain = self._keep(Database(self.url))

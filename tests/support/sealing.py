@@ -1,17 +1,15 @@
 """A namespace whose events are loaded, corrected and sealed in the test's own process."""
 
 import queue
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from tests.support.loading import HOUR_US, NOON_US, NewStage, Stage, by_day
+from tests.support.migrated import migrated_sqlite
 from tollgate.core.clock import datetime_from_us
 from tollgate.events.backfill import EXTENSION
 from tollgate.events.correction import Action, Request, encode_correction, encode_key
@@ -27,7 +25,7 @@ from tollgate.metering.meter import Aggregation, ManagedBy, Meter
 from tollgate.metering.query import QueryBounds, run_query
 from tollgate.metering.question import MeterQuery
 from tollgate.platform.event_log import OneLayout
-from tollgate.platform.sql import Database, migrate
+from tollgate.platform.sql import Database
 
 BOUNDS = QueryBounds(rows_max=10_000, seconds_max=60)
 LATENESS = timedelta(hours=1)
@@ -184,22 +182,11 @@ def hour_at(hour: int) -> datetime:
     return NOON + timedelta(hours=hour)
 
 
-@cache
-def _migrated() -> bytes:
-    """A control plane that is made once: migrating takes longer than most tests."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "control.sqlite"
-        migrate(f"sqlite:///{path}")
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return path.read_bytes()
-
-
 @contextmanager
 def open_house(stages: NewStage, folder: Path) -> Iterator[SealHouse]:
     """A house with a control plane of its own."""
     target = folder / "control.sqlite"
-    target.write_bytes(_migrated())
+    target.write_bytes(migrated_sqlite())
     database = Database(f"sqlite:///{target}")
     try:
         with stages() as stage:
