@@ -54,16 +54,14 @@ class Postgres:
         """`TOLLGATE_DATABASE_URL` of a database."""
         return f"postgresql+psycopg://{_USER}@127.0.0.1:{self._port}/{name}"
 
-    def create_database(self, name: str, template: str = "template1") -> str:
-        """Makes a database, empty or a copy of one that nobody is connected to; gives its URL."""
+    def create_database(self, name: str) -> str:
+        """Makes an empty database; gives its URL."""
         import psycopg
         from psycopg import sql
 
         address = self.url.replace("+psycopg", "")
         with psycopg.connect(address, autocommit=True) as connection:
-            statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-            names = sql.Identifier(name), sql.Identifier(template)
-            connection.execute(statement.format(*names))
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.database_url(name)
 
     def start(self) -> "Postgres":
