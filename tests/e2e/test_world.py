@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.faults import assert_balanced, question_all
-from tests.support.loaders import BATCH, Traffic, Truth, event
+from tests.support.loaders import BATCH, PAUSE_SECONDS, Traffic, Truth, event
 from tests.support.server import World, is_running, wait_until
 from tollgate.local.world import PROCESSES
 from tollgate.platform.clickhouse import DATABASE, ClickHouse
@@ -53,7 +53,7 @@ class Hasty:
             except httpx.TransportError:
                 known = False
             (self.acknowledged if known else self.unknown).update(sent)
-            self.stop.wait(0.02)
+            self.stop.wait(PAUSE_SECONDS)
 
 
 class Load:

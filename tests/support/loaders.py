@@ -33,7 +33,7 @@ from tollgate.platform.settings import read_settings
 from tollgate.platform.setup import run as set_up
 
 BATCH = {"Content-Type": "application/cloudevents-batch+json"}
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.06
 """Between two requests of a client: what is tested is what becomes of them, not how many fit."""
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
