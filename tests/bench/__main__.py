@@ -11,6 +11,7 @@ keys        a loader's filters with 50 M keys; only when asked for  a scan, plai
 load-keys   the same beside a broker: loaders ended, then a backlog  the bare ClickHouse insert
 queries     bytes an event, and queries of 90 days; when asked for  JSON in OpenMeter's order
 query-under-load  a query while a backlog is loaded; when asked for  the loader idle
+load-beside-rollup  a backlog while rollups run on and on; when asked for  no rollup meanwhile
 rollup      10 M events of one hour; only when asked for            the same values once read
 limits      checks, reservations, freshness; only when asked for    the balance computed each call
 replay      events loaded again from the archive, a second          the loader, from the log
@@ -49,6 +50,7 @@ from tests.bench.scenario_load_keys import measure_load_with_keys
 from tests.bench.scenario_queries import measure_queries, measure_rollup
 from tests.bench.scenario_query_load import measure_query_under_load
 from tests.bench.scenario_replay import measure_replay
+from tests.bench.scenario_rollup_load import measure_load_beside_rollup
 from tests.bench.scenario_startup import measure_cold_start, measure_startup
 from tests.bench.scenario_visible import measure_visible
 
@@ -63,6 +65,7 @@ _SCENARIOS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "load-keys": measure_load_with_keys,
     "queries": measure_queries,
     "query-under-load": measure_query_under_load,
+    "load-beside-rollup": measure_load_beside_rollup,
     "rollup": measure_rollup,
     "limits": measure_limits,
     "replay": measure_replay,

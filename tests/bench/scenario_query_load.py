@@ -105,7 +105,7 @@ async def _query_until_loaded(client: HttpClient, events: int) -> dict[str, list
     deadline = time.perf_counter() + _LOADED_SECONDS_MAX
     while time.perf_counter() < deadline:
         taken = {name: await _milliseconds(client, path) for name, path in _PATHS.items()}
-        if await _loaded(client) >= events:
+        if await loaded_events(client) >= events:
             if not all(found.values()):
                 raise RuntimeError("the backlog was loaded at once: send for longer (--seconds)")
             return found
@@ -122,7 +122,7 @@ async def _milliseconds(client: HttpClient, path: str) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-async def _loaded(client: HttpClient) -> int:
+async def loaded_events(client: HttpClient) -> int:
     """Return how many events were stored since the product was started."""
     answer = await client.get("/metrics")
     found = _LOADED.search(answer.body)

@@ -169,8 +169,11 @@ class CopyStore(ClickHouse):
         return cast("Client", self)
 
     @contextmanager
-    def query_np_stream(self, sql: str, parameters: Mapping[str, object]) -> Iterator[Any]:
+    def query_np_stream(
+        self, sql: str, parameters: Mapping[str, object], settings: Mapping[str, object]
+    ) -> Iterator[Any]:
         """Part of the client's face that `rebuild` uses."""
+        del settings
         # A thread of the loader's own may ask: it has no turns, and the copy can't end in it.
         kinds = READ if current_turn() else (Fault.LOST,)
 

@@ -22,6 +22,8 @@ from tollgate.platform.clickhouse import DATABASE, ClickHouse, translated
 Given = TypeVar("Given")
 _BLOCKS_AHEAD: Final = 8
 _LOOK_SECONDS: Final = 0.05
+# Reading is not what takes longest, and other loaders read beside.
+_ONE_THREAD: Final = {"max_threads": 1}
 # Keys are even, and sorted: counting those of one day in so many parts reads that part alone.
 _SAMPLED: Final = 64
 _DEVIATIONS: Final = 3
@@ -151,6 +153,7 @@ def _read(clickhouse: ClickHouse, chosen: dict[str, object]) -> Iterator[Numbers
     with clickhouse.client().query_np_stream(
         f"SELECT key FROM {DATABASE}.event_keys WHERE _partition_id = {{day:String}} AND {_MINE}",
         parameters=chosen,
+        settings=_ONE_THREAD,
     ) as blocks:
         for block in blocks:
             yield np.asarray(block, np.uint64).reshape(-1)

@@ -23,7 +23,7 @@ from tollgate.events.imbalance import (
 )
 from tollgate.events.position import Token
 from tollgate.events.record import CorruptRecord, UnknownVersion, decode_record, events_in
-from tollgate.platform.clickhouse import DATABASE, ClickHouse
+from tollgate.platform.clickhouse import BACKGROUND, DATABASE, ClickHouse
 from tollgate.platform.event_log import EventLog, StoredRecord
 
 _HOUR_US: Final = 3_600_000_000
@@ -33,7 +33,7 @@ SLICE_EVENTS_MAX: Final = 4_000_000
 """Distinct positions are held in memory while they are counted: 16 to 32 bytes each."""
 _READ_BYTES: Final = 8 << 20
 _LAST_OFFSET: Final = 2**63 - 1
-_FINAL: Final[dict[str, object]] = {"do_not_merge_across_partitions_select_final": 1}
+_FINAL: Final[dict[str, object]] = BACKGROUND | {"do_not_merge_across_partitions_select_final": 1}
 # An index has 24 bits, an offset 40: a record of 16 M events would be far beyond its own bounds.
 _DISTINCT: Final = "uniqExact(bitOr(bitShiftLeft(log_offset, 24), toUInt64(log_index)))"
 _RECEIVED: Final = "intDiv(toUnixTimestamp64Micro(received_at), 3600000000)"
@@ -150,7 +150,8 @@ def _stored(clickhouse: ClickHouse, part: Slice) -> tuple[dict[Place, int], dict
     rows = clickhouse.query(
         f"SELECT namespace, if(amendment = 1, {_APPENDED}, {_RECEIVED}) AS hour, amendment,"
         f" {_DISTINCT} FROM {DATABASE}.events WHERE {_where(part)}"
-        " GROUP BY namespace, hour, amendment"
+        " GROUP BY namespace, hour, amendment",
+        settings=BACKGROUND,
     )
     found: tuple[dict[Place, int], dict[Place, int]] = ({}, {})
     for namespace, hour, amendment, count in rows:

@@ -256,15 +256,22 @@ class Broker:
             pause.wait(0.1)
 
 
-def _image_made(cache: Path, jars: Sequence[Path]) -> Image:
-    """The image of these jars; made by the first of several processes, the others wait for it."""
+def _image_made(cache: Path, jars: Sequence[Path]) -> Image | None:
+    """The image of these jars; made by the first of several processes, the others wait for it.
+
+    None if it can't be made: brokers start all the same.
+    """
     image = image_of(cache, jars)
     if not image.checkpoint.exists():
         with (cache / "image.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not image.checkpoint.exists():
-                with TemporaryDirectory(dir=cache, prefix="first-") as folder:
-                    Broker(Path(folder) / "data", cache=cache).leave_image(image)
+                try:
+                    with TemporaryDirectory(dir=cache, prefix="first-") as folder:
+                        Broker(Path(folder) / "data", cache=cache).leave_image(image)
+                except (PermanentFault, OSError) as problem:
+                    _log.warning("brokers will start slower", extra={"why": str(problem)})
+                    return None
     return image
 
 

@@ -28,7 +28,7 @@ from tollgate.metering.rollup import Segment, digest_of
 from tollgate.metering.rollup_reader import TABLES, is_there, stored_rows
 from tollgate.metering.rollup_store import Definition, Extent, RollupStore, Written
 from tollgate.metering.slices import Slice, next_slice
-from tollgate.platform.clickhouse import DATABASE, ClickHouse
+from tollgate.platform.clickhouse import BACKGROUND, DATABASE, ClickHouse
 
 _log = logging.getLogger(__name__)
 MERGED_MIN = 4
@@ -195,7 +195,8 @@ class RollUp:
             f" max_bytes_before_external_group_by = {limits.memory_bytes_max // 2},"
             " do_not_merge_across_partitions_select_final = 1, insert_deduplicate = 0,"
             " optimize_move_to_prewhere_if_final = 1,"
-            " compile_expressions = 0, compile_aggregate_expressions = 0"
+            " compile_expressions = 0, compile_aggregate_expressions = 0,"
+            f" os_thread_priority = {BACKGROUND['os_thread_priority']}"
         )
         self._clickhouse.command(f"{sql} SETTINGS {settings}", parameters)
 

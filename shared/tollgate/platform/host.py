@@ -57,6 +57,7 @@ class Host:
         self._direct: dict[str, Direct] = {}
         self._started = False
         self._stopping = False
+        self._begun: list[Application] = []
         self._ticker: asyncio.Task[None] | None = None
         for function in functions:
             for method, prefix in function.routes:
@@ -134,6 +135,7 @@ class Host:
         """Starts every function, then the scheduler."""
         for app in self._apps.values():
             await app.start(self._parts)
+            self._begun.append(app)
         for (method, path), app in self._exact.items():
             service: object = app.service
             if method == "POST" and isinstance(service, Direct):
@@ -151,8 +153,8 @@ class Host:
         self._direct = {}
         if self._ticker is not None:
             self._ticker.cancel()
-        for app in reversed(self._apps.values()):
-            await app.stop()
+        while self._begun:
+            await self._begun.pop().stop()
         await asyncio.to_thread(self._parts.close)
         self._started = False
 
@@ -186,6 +188,11 @@ class Host:
             await self.start()
         except Exception as problem:  # noqa: BLE001 -- said to the server, which ends the process
             _log.exception("start failed")
+            try:
+                # Threads that went on would meet what is closed beneath them as the process ends.
+                await self.stop()
+            except Exception:  # noqa: BLE001 -- it ends all the same
+                _log.exception("what had begun could not be stopped")
             await send({"type": "lifespan.startup.failed", "message": repr(problem)})
             return
         await send({"type": "lifespan.startup.complete"})

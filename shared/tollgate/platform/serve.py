@@ -14,6 +14,7 @@ from tollgate.platform.functions import BY_NAME
 from tollgate.platform.garbage import begin_start
 from tollgate.platform.host import Host
 from tollgate.platform.http_server import serve
+from tollgate.platform.leave import leave
 from tollgate.platform.parts import Parts
 from tollgate.platform.settings import Settings, read_settings
 from tollgate.platform.setup import lines_of, lock_data_folder, prepare_own
@@ -62,4 +63,4 @@ def run(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

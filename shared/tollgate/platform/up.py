@@ -16,6 +16,7 @@ from tollgate.platform.greeting import greeting
 from tollgate.platform.host import Host
 from tollgate.platform.http_server import serve
 from tollgate.platform.keys import open_keys
+from tollgate.platform.leave import leave
 from tollgate.platform.parts import Parts
 from tollgate.platform.serve import run as serve_one
 from tollgate.platform.settings import Settings, read_settings
@@ -64,4 +65,4 @@ def run(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
