@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from tests.contract.test_limits_api import ROOT, Desk
-from tests.support.server import Server, World, wait_until
+from tests.support.server import DISTRIBUTED, Server, World, wait_until
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture
+@pytest.fixture(params=[DISTRIBUTED])
 def world(distributed: Server) -> World:
+    """By its parameter it is the worker's that has the shared world."""
     assert isinstance(distributed, World)
     return distributed
 

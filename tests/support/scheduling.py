@@ -1,14 +1,15 @@
 """Which worker runs what: a file's tests together, and the tests of the shared world on one worker.
 
 A world is a dozen processes: started by each worker, they would take a quarter of two processors
-while nothing is asked of them. What takes longest comes first, so that no worker ends alone.
+while nothing is asked of them. It ends with the last of its tests. What takes longest comes first,
+so that no worker ends alone.
 """
 
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.server import DISTRIBUTED
+from tests.support.server import DISTRIBUTED, SHARED_WORLD
 
 if TYPE_CHECKING:
     from xdist.remote import Producer  # type: ignore[import-untyped]
@@ -28,6 +29,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Puts first what takes long, where several workers share the tests."""
     if hasattr(config, "workerinput"):
         items.sort(key=_rank)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Ends the shared world after the last of its tests, which a worker gets one after another."""
+    if hasattr(item.config, "workerinput") and nextitem is not None:
+        world = item.config.stash.get(SHARED_WORLD, None)
+        if world is not None and _OF_THE_WORLD not in nextitem.nodeid:
+            world.kill()
 
 
 @pytest.hookimpl(optionalhook=True)

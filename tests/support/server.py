@@ -27,6 +27,7 @@ _SHARED = PATIENT | {"TOLLGATE_NOTIFY_PRIVATE_ADDRESSES": "true"}
 """Receivers of webhooks are on this machine too."""
 _STOP_SECONDS = 40
 EMBEDDED, DISTRIBUTED = "embedded", "distributed"
+SHARED_WORLD = pytest.StashKey["World"]()
 
 
 def free_port() -> int:
@@ -204,7 +205,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         worlds = [EMBEDDED] if marked("embedded_only") else [EMBEDDED, DISTRIBUTED]
         metafunc.parametrize("server", worlds, indirect=True, scope="session")
     if "new_server" in metafunc.fixturenames and marked("both_worlds"):
-        metafunc.parametrize("new_server", [EMBEDDED, DISTRIBUTED], indirect=True)
+        # By its name such a test is none of the shared world, and runs with its file.
+        names = [EMBEDDED, f"new-{DISTRIBUTED}"]
+        metafunc.parametrize("new_server", [EMBEDDED, DISTRIBUTED], ids=names, indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -215,9 +218,12 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def distributed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def distributed(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[World]:
     """A running product of many processes with the sample meters, shared by the session."""
     with World(tmp_path_factory.mktemp("world") / "data", settings=_SHARED) as running:
+        pytestconfig.stash[SHARED_WORLD] = running
         yield running
 
 
