@@ -313,4 +313,5 @@ def test_the_snapshots_hold_no_secret(house: House) -> None:
         text = path.read_text()
         assert json.loads(text.partition("\n")[2])["version"] == 1
         for key in (house.key, house.revoked):
-            assert key.rpartition("_")[2] not in text
+            _, _, secret = key.split("_", 2)  # which may have one itself
+            assert secret not in text
