@@ -144,7 +144,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("kept")
     meters = folder / "meters.yaml"
     meters.write_text(METERS)
-    with World(folder / "data", meters, {"TOLLGATE_LOAD_WAIT_MS": "50"}) as running:
+    with World(folder / "data", meters) as running:
         yield running
 
 

@@ -87,7 +87,6 @@ class World:
             "TOLLGATE_LOG_DEVELOPMENT": "true",
             "TOLLGATE_CLICKHOUSE_URL": clickhouse_url,
             "TOLLGATE_LOAD_EVENTS_MAX": "2000",
-            "TOLLGATE_LOAD_WAIT_MS": "50",
         }
         self.processes: list[FunctionProcess] = []
 

@@ -5,6 +5,7 @@ while nothing is asked of them. It ends with the last of its tests. What takes l
 so that no worker ends alone.
 """
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
     from xdist.remote import Producer  # type: ignore[import-untyped]
     from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
-_OF_THE_WORLD = f"[{DISTRIBUTED}"
+_OF_THE_WORLD = re.compile(rf"[\[-]{DISTRIBUTED}[\]-]")
+"""Among a test's parameters."""
 
 
 def _rank(item: pytest.Item) -> int:
-    if _OF_THE_WORLD in item.nodeid:
+    if _OF_THE_WORLD.search(item.nodeid):
         return 0
     return 1 if item.get_closest_marker("slow") else 2
 
@@ -36,7 +38,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Ends the shared world after the last of its tests, which a worker gets one after another."""
     if hasattr(item.config, "workerinput") and nextitem is not None:
         world = item.config.stash.get(SHARED_WORLD, None)
-        if world is not None and _OF_THE_WORLD not in nextitem.nodeid:
+        if world is not None and not _OF_THE_WORLD.search(nextitem.nodeid):
             world.kill()
 
 
@@ -52,6 +54,6 @@ def pytest_xdist_make_scheduler(
     class ByWorld(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             of_file: str = super()._split_scope(nodeid)
-            return DISTRIBUTED if _OF_THE_WORLD in nodeid else of_file
+            return DISTRIBUTED if _OF_THE_WORLD.search(nodeid) else of_file
 
     return ByWorld(config, log)

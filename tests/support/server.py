@@ -206,7 +206,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("server", worlds, indirect=True, scope="session")
     if "new_server" in metafunc.fixturenames and marked("both_worlds"):
         # By its name such a test is none of the shared world, and runs with its file.
-        names = [EMBEDDED, f"new-{DISTRIBUTED}"]
+        names = [EMBEDDED, f"own {DISTRIBUTED}"]
         metafunc.parametrize("new_server", [EMBEDDED, DISTRIBUTED], ids=names, indirect=True)
 
 
