@@ -116,7 +116,7 @@ def test_an_answer_says_what_was_read_for_it(usage: Usage) -> None:
     }
 
     def is_rolled_up() -> bool:
-        assert usage.http.post("/_/rollup").status_code == 204
+        assert usage.http.post("/_/rollup", timeout=60).status_code == 204
         answer = usage.http.get(f"/api/v1/meters/{slug}/query?explain=true")
         sources = [each["source"] for each in answer.json()["explain"]]
         return "rollup" in sources

@@ -32,7 +32,7 @@ INSERT_SETTINGS: dict[str, Any] = {
     # Queries go first: somebody waits for them. Of no effect where the engine may not set it.
     "os_thread_priority": 5,
 }
-BACKGROUND: dict[str, object] = {"os_thread_priority": 10}
+BACKGROUND: dict[str, object] = {"os_thread_priority": 7}
 """Settings of long statements that nobody waits for: they give way to queries, and to loading."""
 _ROW_FORMAT = "JSONCompactEachRow"
 _OPEN_SECONDS = 1
